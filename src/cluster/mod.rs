@@ -1,0 +1,1 @@
+//! The API server: clients, watches, writes, the lease, the key store.

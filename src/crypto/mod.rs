@@ -1,0 +1,1 @@
+//! Keys, JWS, JWK sets. A leaf: uses no other room.

@@ -1,0 +1,26 @@
+//! agentid: an identity of its own for every AI agent on Kubernetes.
+//!
+//! ```text
+//!  watches ──► World ──► decide (pure) ──► Plan ──► apply ──► API server
+//!  (cluster)   (domain)   (domain)        (domain)  (operator)
+//! ```
+//!
+//! The rooms and what each may use (a test holds every `use crate::` against this table):
+//!
+//! | room | owns | may use |
+//! |---|---|---|
+//! | [`api`] | the custom resources | nothing |
+//! | [`crypto`] | keys, JWS, JWKS | nothing |
+//! | [`domain`] | what exists, what is allowed, what must change: pure | api |
+//! | [`issue`] | the only place where a decision becomes a token | domain, crypto, api |
+//! | [`cluster`] | the API server: watches, writes, lease, key store | api, domain, crypto |
+//! | [`operator`] | the loop | issue, cluster, domain, crypto, api |
+//! | [`cli`] | the commands | all |
+
+pub mod api;
+pub mod cli;
+pub mod cluster;
+pub mod crypto;
+pub mod domain;
+pub mod issue;
+pub mod operator;

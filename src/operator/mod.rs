@@ -1,0 +1,1 @@
+//! The loop: dirty agents, decide, plan, apply.
