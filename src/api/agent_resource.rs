@@ -1,0 +1,180 @@
+//! AgentResource: this service exists, what it offers, and from which namespaces it may be granted.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::{ListMerge, Rule};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::LabelSelector;
+
+/// A service that agents may be granted rights on. Nothing is grantable by default: see `allow`.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "agentid.dev",
+    version = "v1alpha1",
+    kind = "AgentResource",
+    status = "AgentResourceStatus",
+    shortname = "ares",
+    category = "agentid",
+    derive = "PartialEq",
+    derive = "Default",
+    selectable = ".spec.audience",
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#
+    ),
+    printcolumn(name = "Audience", type_ = "string", json_path = ".spec.audience"),
+    printcolumn(name = "Profile", type_ = "string", json_path = ".spec.tokenProfile"),
+    printcolumn(name = "Holders", type_ = "integer", json_path = ".status.holders"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Algorithm", type_ = "string", json_path = ".spec.signingAlgorithm", priority = 1),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Accepted")].reason"#,
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.audience == oldSelf.audience")
+        .message("audience is immutable: create another AgentResource instead"),
+    validation = Rule::new("has(self.tokenProfile) == has(oldSelf.tokenProfile) && (!has(self.tokenProfile) || self.tokenProfile == oldSelf.tokenProfile)")
+        .message("tokenProfile is immutable, since no audience may ever take both token kinds: create another AgentResource instead"),
+    validation = Rule::new("(has(self.tokenProfile) && self.tokenProfile == 'Identity') || self.audience.matches('^[a-z][a-z0-9+.-]*://[A-Za-z0-9._:\\\\[\\\\]-]+([/?][!-~]*)?$') || self.audience.matches('^urn:[a-z0-9][a-z0-9-]{0,31}:[!-~]+$')")
+        .message("audience must be an absolute URI with a host, such as https://tickets.example.com, or a urn (tokenProfile Access)"),
+    validation = Rule::new("!self.audience.contains('#')")
+        .message("audience must have no fragment (RFC 8707 section 2)"),
+    validation = Rule::new("!has(self.subject) || (has(self.tokenProfile) && self.tokenProfile == 'Identity')")
+        .message("subject needs tokenProfile Identity: an access token's subject is always the agent id"),
+    validation = Rule::new("!(has(self.tokenProfile) && self.tokenProfile == 'Identity') || ((!has(self.roles) || size(self.roles) == 0) && (!has(self.scopes) || size(self.scopes) == 0))")
+        .message("roles and scopes need tokenProfile Access: an identity token only authenticates"),
+    validation = Rule::new("!has(self.maxTokenLifetime) || !self.maxTokenLifetime.matches('^([0-9]{1,7}(s|m|h)){1,3}$') || (duration(self.maxTokenLifetime) >= duration('1m') && duration(self.maxTokenLifetime) <= duration('24h'))")
+        .message("maxTokenLifetime must be between 1m and 24h")
+)]
+pub struct AgentResourceSpec {
+    /// The `aud` of its tokens; unique in the cluster, the older AgentResource wins. Immutable.
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[!-~]+$"))]
+    pub audience: String,
+    /// `Access` (RFC 9068 `at+jwt`) when absent, or `Identity` (`JWT`, for parties that only authenticate).
+    /// Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_profile: Option<TokenProfile>,
+    /// `Id` when absent: `sub` is the agent id. `Name`: `spiffe://<trust domain>/ns/<ns>/agent/<name>`, for
+    /// parties whose trust is written down beforehand (Identity only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<SubjectForm>,
+    /// How its tokens are signed; `ES256` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_algorithm: Option<SigningAlgorithm>,
+    /// No token for it lives longer: 1m to 24h. Below 10m its grants are on demand only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 24), regex(pattern = r"^([0-9]{1,7}(s|m|h)){1,3}$"))]
+    pub max_token_lifetime: Option<String>,
+    /// The roles that it offers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub roles: Vec<Offer>,
+    /// The scopes that it offers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub scopes: Vec<Offer>,
+    /// From which namespaces it may be granted; from none when absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub allow: Vec<Allowance>,
+}
+
+/// A role or scope that a resource offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Offer {
+    /// The name as it stands in tokens: a scope-token of RFC 6749 §3.3.
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[!#-\[\]-~]+$"))]
+    pub name: String,
+    /// What it lets an agent do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub description: Option<String>,
+}
+
+/// Namespaces from which a resource may be granted, and what of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Allowance {
+    /// The namespaces, by labels; `{}` selects all. Use labels that tenants can't set, such as
+    /// `kubernetes.io/metadata.name`.
+    pub namespace_selector: LabelSelector,
+    /// The roles that they may grant. Roles and scopes both absent: all that is offered; one absent: none of
+    /// that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128), inner(length(min = 1, max = 128)))]
+    pub roles: Option<Vec<String>>,
+    /// The scopes that they may grant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128), inner(length(min = 1, max = 128)))]
+    pub scopes: Option<Vec<String>>,
+    /// The modes in which they may be granted; Application alone when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1))]
+    pub modes: Option<Vec<Mode>>,
+}
+
+/// Whose rights a token carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Mode {
+    /// The agent's own rights.
+    Application,
+}
+
+/// The token kinds (mutually exclusive by `typ` and by audience).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum TokenProfile {
+    /// An access token, `typ: at+jwt` (RFC 9068).
+    #[default]
+    Access,
+    /// An identity token, `typ: JWT`, shaped like a JWT-SVID.
+    Identity,
+}
+
+/// What an identity token's `sub` is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum SubjectForm {
+    /// `spiffe://<trust domain>/agent/<uid>`.
+    #[default]
+    Id,
+    /// `spiffe://<trust domain>/ns/<namespace>/agent/<name>`.
+    Name,
+}
+
+/// The signature algorithms (RFC 7518 §3.1).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum SigningAlgorithm {
+    /// ECDSA over P-256 with SHA-256.
+    #[default]
+    ES256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    RS256,
+}
+
+/// What agentid says of a resource.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentResourceStatus {
+    /// `Accepted`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// How many agents hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holders: Option<i64>,
+    /// The generation that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}

@@ -1,0 +1,239 @@
+#!/usr/bin/env bash
+# Finds or makes the programs of a Kubernetes control plane, and prints the directory they are in.
+#
+# Looked for, in this order: KUBEBUILDER_ASSETS, our cache, the official downloads (checksums
+# verified), a build from Go modules (kube/ and etcd/ beside this file). Only the directory goes to
+# standard output; what is being done goes to standard error, as plain lines.
+#
+# Invariant: the cache directory is complete or absent. It is filled in a temporary directory and
+# renamed into place, under a lock, so that two callers never fetch or build the same thing twice.
+set -euo pipefail
+
+readonly KUBERNETES=v1.37.1 ETCD=v3.7.1
+readonly PROGRAMS=(etcd kube-apiserver kube-controller-manager kube-scheduler kubectl)
+readonly MULTI=(kube-apiserver kube-controller-manager kube-scheduler kubectl)
+# Used where the installed Go is older than kube/go.mod allows and may fetch toolchains by itself.
+readonly GO_TOOLCHAIN=go1.26.8
+readonly HEARTBEAT_SECONDS=${AGENTID_HEARTBEAT_SECONDS:-20}
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache_root=${AGENTID_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/agentid}/control-plane
+child='' scratch=''
+exec 3>&2 # where say() writes, also from commands whose own standard error is a log
+
+usage() {
+  cat <<'USAGE'
+usage: get.sh [--help]
+Prints the directory that holds etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl.
+
+  KUBEBUILDER_ASSETS         a directory to use instead, if it has all five programs
+  AGENTID_CACHE              the cache (default ${XDG_CACHE_HOME:-~/.cache}/agentid)
+  AGENTID_NO_DOWNLOAD=1      don't try the official downloads, build at once
+  AGENTID_HEARTBEAT_SECONDS  seconds between progress lines (default 20)
+USAGE
+}
+
+say() { printf 'control-plane: %s\n' "$*" >&3; }
+die() { say "error: $*"; exit 1; }
+
+cleanup() {
+  [ -z "$child" ] || kill -- "-$child" 2>/dev/null || true
+  [ -z "$scratch" ] || rm -rf "$scratch"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+elapsed() { printf '%dm%02ds' $(($1 / 60)) $(($1 % 60)); }
+
+# missing_in DIR: the programs DIR lacks, on one line.
+missing_in() {
+  local program lacking=()
+  for program in "${PROGRAMS[@]}"; do [ -x "$1/$program" ] || lacking+=("$program"); done
+  echo "${lacking[*]}"
+}
+
+# run LOG PROGRESS COMMAND...: the command's status, with a line every HEARTBEAT_SECONDS. PROGRESS is
+# a command that prints how far it is. The command runs in the background and is polled, because
+# bash handles signals only between foreground commands, and a build takes minutes; and in a process
+# group of its own (set -m), so that an interrupt ends curl or the compilers with it.
+run() {
+  local log=$1 progress=$2 start=$SECONDS next=$HEARTBEAT_SECONDS status=0
+  shift 2
+  set -m
+  "$@" >"$log" 2>&1 </dev/null 9>&- &
+  child=$!
+  set +m
+  while kill -0 "$child" 2>/dev/null; do
+    sleep 0.2
+    if ((SECONDS - start >= next)); then
+      say "  … $(elapsed $((SECONDS - start)))$($progress)"
+      next=$((next + HEARTBEAT_SECONDS))
+    fi
+  done
+  wait "$child" || status=$?
+  child=''
+  return "$status"
+}
+
+# ---- official downloads ---------------------------------------------------------------------------
+
+# A host that can't be reached, or a stalled transfer, must cost seconds: the build comes next.
+fetch() { curl -fsSL --connect-timeout 3 --speed-limit 50000 --speed-time 15 --max-time "$1" -o "$3" "$2"; }
+
+downloaded() { printf ', %s MB' "$(du -sm "$scratch" | cut -f1)"; }
+
+# checked SUMCOMMAND HEX FILE
+checked() { [ -n "$2" ] && printf '%s  %s\n' "$2" "$3" | "$1" --check --status; }
+
+download_all() {
+  local out=$1 program file hex name base=https://dl.k8s.io/release/$KUBERNETES/bin/linux/$arch
+  for program in "${MULTI[@]}"; do
+    file=$scratch/$program
+    # The checksum first: it is small, so an unreachable host shows at once.
+    fetch 10 "$base/$program.sha512" "$file.sha512" || return 1
+    say "fetching $program $KUBERNETES from dl.k8s.io"
+    fetch 900 "$base/$program" "$file" || return 1
+    hex=$(cut -d' ' -f1 "$file.sha512")
+    checked sha512sum "$hex" "$file" || { echo "$program: the sha512 checksum does not match"; return 1; }
+    install -m 755 "$file" "$out/$program" && rm "$file" || return 1
+  done
+  # etcd publishes SHA-256 sums only.
+  name=etcd-$ETCD-linux-$arch.tar.gz base=https://github.com/etcd-io/etcd/releases/download/$ETCD
+  fetch 10 "$base/SHA256SUMS" "$scratch/SHA256SUMS" || return 1
+  say "fetching etcd $ETCD from github.com"
+  fetch 900 "$base/$name" "$scratch/$name" || return 1
+  hex=$(awk -v name="$name" '$2 == name { print $1 }' "$scratch/SHA256SUMS")
+  checked sha256sum "$hex" "$scratch/$name" || { echo "$name: the sha256 checksum does not match"; return 1; }
+  tar -xzf "$scratch/$name" -C "$scratch" "${name%.tar.gz}/etcd" &&
+    install -m 755 "$scratch/${name%.tar.gz}/etcd" "$out/etcd"
+}
+
+try_download() {
+  local log=$scratch/download.log why
+  if [ "${AGENTID_NO_DOWNLOAD:-}" = 1 ]; then say "downloads are switched off (AGENTID_NO_DOWNLOAD=1)"; return 1; fi
+  command -v curl >/dev/null || { say "no curl, so nothing is downloaded"; return 1; }
+  say "trying the official downloads (about 330 MB)"
+  if run "$log" downloaded download_all "$1"; then return 0; fi
+  why=$(tail -n 1 "$log")
+  say "the official downloads are not to be had (${why:-no reason given})"
+  return 1
+}
+
+# ---- build from Go modules ------------------------------------------------------------------------
+
+find_go() {
+  local candidate
+  for candidate in "$(command -v go || true)" /usr/local/go/bin/go; do
+    if [ -n "$candidate" ] && "$candidate" version >/dev/null 2>&1; then echo "$candidate"; return 0; fi
+  done
+  return 1
+}
+
+# Prints the GOTOOLCHAIN to build with: the installed Go if it is at least 1.26; else, from 1.21 on,
+# Go fetches the one we name by itself, unless it is told to stay local.
+choose_toolchain() {
+  local version major minor
+  version=$(GOTOOLCHAIN=local "$1" env GOVERSION) || return 1
+  IFS=. read -r major minor _ <<<"${version#go}"
+  minor=${minor%%[!0-9]*}
+  [[ $major =~ ^[0-9]+$ && -n $minor ]] || return 1
+  if ((major > 1 || minor >= 26)); then echo local; return 0; fi
+  ((minor >= 21)) && [ "$("$1" env GOTOOLCHAIN)" != local ] && echo "$GO_TOOLCHAIN"
+}
+
+build_module() { # SOURCE PACKAGE OUTPUT LABEL
+  local total compiled="$scratch/compile.log" package version ldflags='-s -w'
+  for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    # Unstamped, /version says v0.0.0 and every version skew check goes wrong. etcd has neither package.
+    version=${KUBERNETES#v1.}
+    ldflags+=" -X $package.gitVersion=$KUBERNETES -X $package.gitMajor=1 -X $package.gitMinor=${version%.*}"
+    ldflags+=" -X $package.gitTreeState=clean -X $package.gitCommit=unknown"
+  done
+  modules() { printf ', %s modules fetched' "$(grep -c '^go: downloading' "$scratch/modules.log" || true)"; }
+  packages() { printf ', %s of %s packages' "$(grep -vc '^go: ' "$compiled" || true)" "$total"; }
+  say "$4: fetching its Go modules"
+  run "$scratch/modules.log" modules "$go" -C "$1" list -deps -f '{{.ImportPath}}' "$2" ||
+    { tail -n 5 "$scratch/modules.log" >&2; return 1; }
+  total=$(grep -vc '^go: ' "$scratch/modules.log")
+  say "$4: compiling (packages already in Go's build cache are skipped)"
+  run "$compiled" packages "$go" -C "$1" build -v -trimpath -ldflags "$ldflags" -o "$3" "$2" ||
+    { tail -n 15 "$compiled" >&2; return 1; }
+}
+
+try_build() {
+  local out=$1 go toolchain program free start=$SECONDS
+  go=$(find_go) || { say "no Go found to build with"; return 1; }
+  toolchain=$(choose_toolchain "$go") || { say "$("$go" version) is too old to build with"; return 1; }
+  # The user's settings for their own Go projects (a workspace, vendoring, cgo) don't belong here.
+  export GOTOOLCHAIN=$toolchain GOWORK=off GOFLAGS='-mod=readonly -buildvcs=false' CGO_ENABLED=0
+  unset GOOS GOARCH GOEXPERIMENT
+  free=$(df -Pm "$("$go" env GOCACHE)" 2>/dev/null | awk 'NR == 2 { print $4 }')
+  if [ -n "$free" ] && ((free < 6000)); then
+    say "only $free MB are free for Go's build cache; a first build needs about 6000"
+  fi
+  say "building Kubernetes $KUBERNETES and etcd $ETCD from Go modules: about 7 minutes on two cores the first time, once per machine"
+  build_module "$here/etcd" go.etcd.io/etcd/server/v3 "$out/etcd" "etcd" || return 1
+  build_module "$here/kube" . "$out/kubernetes" "Kubernetes" || return 1
+  for program in "${MULTI[@]}"; do ln -s kubernetes "$out/$program"; done
+  say "built in $(elapsed $((SECONDS - start)))"
+}
+
+# ---- the order of places --------------------------------------------------------------------------
+
+case ${1:-} in
+  '') ;;
+  -h | --help) usage; exit 0 ;;
+  *) usage >&2; exit 2 ;;
+esac
+
+[ "$(uname -s)" = Linux ] || die "a control plane runs on Linux only (this is $(uname -s)); set AGENTID_TEST_CONTEXT to use an existing cluster"
+case $(uname -m) in
+  x86_64) arch=amd64 ;;
+  aarch64 | arm64) arch=arm64 ;;
+  *) arch=$(uname -m) ;;
+esac
+
+if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
+  missing=$(missing_in "$KUBEBUILDER_ASSETS")
+  if [ -z "$missing" ]; then
+    found=$("$KUBEBUILDER_ASSETS/kube-apiserver" --version 2>/dev/null || echo 'unknown version')
+    [ "$found" = "Kubernetes $KUBERNETES" ] || say "KUBEBUILDER_ASSETS holds $found; the tests are written for $KUBERNETES"
+    (cd "$KUBEBUILDER_ASSETS" && pwd)
+    exit 0
+  fi
+  say "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS lacks: $missing; looking further"
+fi
+
+target=$cache_root/$KUBERNETES-linux-$arch
+in_cache() { [ -z "$(missing_in "$target")" ] && [ "$(cat "$target/VERSIONS" 2>/dev/null)" = "kubernetes $KUBERNETES etcd $ETCD" ]; }
+if in_cache; then echo "$target"; exit 0; fi
+
+command -v flock >/dev/null || die "flock is needed: install util-linux"
+mkdir -p "$cache_root"
+exec 9>"$cache_root/.lock"
+if ! flock -n 9; then
+  say "another process is fetching or building the control plane; waiting for it"
+  start=$SECONDS
+  until flock -w "$HEARTBEAT_SECONDS" 9; do say "  … waiting for it, $(elapsed $((SECONDS - start)))"; done
+  if in_cache; then echo "$target"; exit 0; fi
+fi
+
+rm -rf "$cache_root"/.new.* # of callers that were killed: we hold the lock
+# On the cache's own file system, so that the last step is a rename.
+scratch=$(mktemp -d "$cache_root/.new.XXXXXX")
+mkdir "$scratch/bin"
+if ! try_download "$scratch/bin"; then
+  rm -rf "${scratch:?}/bin"
+  mkdir "$scratch/bin"
+  try_build "$scratch/bin" ||
+    die "no way left to get Kubernetes $KUBERNETES and etcd $ETCD. Do one of these: install Go 1.26 or later (https://go.dev/dl/) with access to a Go module proxy; give this machine access to dl.k8s.io and github.com; or set KUBEBUILDER_ASSETS to a directory with ${PROGRAMS[*]}"
+fi
+missing=$(missing_in "$scratch/bin")
+[ -z "$missing" ] || die "these programs are missing after a fetch or build that said it succeeded: $missing"
+echo "kubernetes $KUBERNETES etcd $ETCD" >"$scratch/bin/VERSIONS"
+chmod 755 "$scratch/bin"
+rm -rf "$target" # another version of etcd, or something incomplete that we did not make
+mv "$scratch/bin" "$target"
+say "installed in $target"
+echo "$target"
