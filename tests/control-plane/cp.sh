@@ -2,9 +2,8 @@
 # A real Kubernetes control plane (etcd, kube-apiserver, kube-controller-manager, kube-scheduler) as
 # plain processes on this machine. `cp.sh --help` says how to use it, README.md what to know.
 #
-# Invariants: everything listens on 127.0.0.1 only. A process is signalled only after its start time
-# shows that it is the one we started. Commands that change a control plane hold a lock on its state
-# directory. `down` leaves no process behind and removes only files that we made.
+# Invariants: everything listens on 127.0.0.1 only. Commands that change a control plane hold a lock on
+# its state directory. `down` leaves no process behind and removes only files that we made.
 set -euo pipefail
 umask 077
 
@@ -16,6 +15,8 @@ readonly COMPONENTS=(etcd kube-apiserver kube-controller-manager kube-scheduler)
 readonly DEFAULT_PORT=16443 PORTS=5
 # shellcheck source=tests/control-plane/pki.sh
 . "$here/pki.sh"
+# shellcheck source=tests/control-plane/process.sh
+. "$here/process.sh"
 
 usage() {
   cat <<'USAGE'
@@ -42,81 +43,6 @@ USAGE
 say() { printf 'control-plane: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
-# ---- processes ------------------------------------------------------------------------------------
-
-# The start time of a process in clock ticks since boot: with the PID, its identity. Field 22 of
-# stat, counted after the command name, which may itself hold spaces and parentheses.
-start_time() {
-  local stat fields
-  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
-  read -ra fields <<<"${stat##*) }"
-  [ "${fields[0]}" != Z ] && echo "${fields[19]}"
-}
-
-same_process() { [ -n "$1" ] && [ "$(start_time "$1" || true)" = "$2" ]; }
-
-pid_of() { # NAME -> its PID, if the process recorded in NAME.pid is still that process
-  local pid started
-  read -r pid started 2>/dev/null <"$dir/$1.pid" || return 1
-  same_process "$pid" "$started" && echo "$pid"
-}
-
-alive() { pid_of "$1" >/dev/null; }
-
-# launch NAME LOG COMMAND...: in a session of its own, so that a Ctrl-C or hang-up of the caller does
-# not reach it; without the caller's file descriptors (a held pipe would make the caller's reader wait
-# for us, a held lock would never be released) or environment (etcd reads ETCD_*, Go proxies).
-launch() {
-  local name=$1 out=$2
-  shift 2
-  (
-    for fd in /proc/self/fd/*; do
-      fd=${fd##*/}
-      ((fd <= 2)) || eval "exec $fd>&-"
-    done
-    cd "$dir"
-    printf '%s %s\n' "$BASHPID" "$(start_time "$BASHPID")" >"$dir/$name.pid"
-    exec setsid env -i PATH="$PATH" HOME="$dir" "$@" </dev/null >>"$out" 2>&1
-  ) &
-}
-
-# stop SIGNAL NAME...: signals all, waits for all; SIGKILL after 15 s.
-stop() {
-  local signal=$1 name pid tries=0 left
-  shift
-  for name in "$@"; do if pid=$(pid_of "$name"); then kill -s "$signal" "$pid" 2>/dev/null || true; fi; done
-  while :; do
-    left=()
-    for name in "$@"; do if alive "$name"; then left+=("$name"); else rm -f "$dir/$name.pid"; fi; done
-    [ ${#left[@]} -gt 0 ] || return 0
-    tries=$((tries + 1))
-    if ((tries == 300)); then
-      say "${left[*]}: still there after 15 s, killed"
-      for name in "${left[@]}"; do if pid=$(pid_of "$name"); then kill -KILL "$pid" 2>/dev/null || true; fi; done
-    fi
-    sleep 0.05
-  done
-}
-
-# await NAME SECONDS WHAT COMMAND...: until the command succeeds while the component lives.
-await() {
-  local name=$1 deadline=$((SECONDS + $2)) what=$3
-  shift 3
-  until "$@" >/dev/null 2>&1; do
-    if ! alive "$name"; then
-      say "$name ended while we waited for $what; the end of $log/$name.log:"
-      tail -n 5 "$log/$name.log" >&2
-      return 1
-    fi
-    if ((SECONDS >= deadline)); then
-      say "$what: not after $2 s; the end of $log/$name.log:"
-      tail -n 5 "$log/$name.log" >&2
-      return 1
-    fi
-    sleep 0.05
-  done
-}
-
 # ---- state directory ------------------------------------------------------------------------------
 
 # The lock is on the directory itself: no file is left of it. `down` removes the directory, so a
@@ -132,8 +58,8 @@ lock() {
   done
 }
 
-# Settings are written once, by the `up` that makes the directory, and hold for its life: what a
-# repair or a restart of one component starts must fit what runs.
+# Settings are chosen by an `up` that finds nothing running, and hold as long as anything runs: what
+# a repair or a restart of one component starts must fit the rest.
 save_settings() {
   local variable
   for variable in port instance bin apiserver_args kcm_args; do
@@ -164,7 +90,9 @@ choose_port() {
   local tries
   if [ "${AGENTID_CP_PORT:-$DEFAULT_PORT}" != auto ]; then
     port=${AGENTID_CP_PORT:-$DEFAULT_PORT}
-    [[ $port =~ ^[0-9]+$ ]] && ((port >= 1024 && port <= 65530)) || die "AGENTID_CP_PORT=$port: a port from 1024 to 65530, or auto"
+    if [[ ! $port =~ ^[0-9]{4,5}$ ]] || ((port < 1024 || port > 65530)); then
+      die "AGENTID_CP_PORT=$port: a port from 1024 to 65530, or auto"
+    fi
     block_free "$port" || die "a port of $port-$((port + PORTS - 1)) is in use: set AGENTID_CP_PORT to another, or to auto"
     return
   fi
@@ -209,7 +137,8 @@ start_kube-apiserver() {
   read -ra extra <<<"$apiserver_args"
   # --advertise-address may not be loopback; it is a documentation address that, with no endpoint
   # reconciler, is written nowhere. The audit log is written before a request is answered (the
-  # default, blocking, mode) and not rotated, so that lines in it can be counted.
+  # default, blocking, mode) and not rotated, so that lines in it can be counted. Without a grace
+  # period for watches, a graceful stop waits a minute for those of the controllers.
   launch kube-apiserver "$log/kube-apiserver.log" "$bin/kube-apiserver" --etcd-servers="http://127.0.0.1:$((port + 1))" \
     --bind-address=127.0.0.1 --secure-port="$port" --advertise-address=192.0.2.1 --endpoint-reconciler-type=none \
     --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" --client-ca-file="$pki/ca.crt" \
@@ -223,7 +152,7 @@ start_kube-apiserver() {
     --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --enable-aggregator-routing=true \
     --service-cluster-ip-range=10.0.0.0/16 --allow-privileged=true \
     --audit-policy-file="$here/audit-policy.yaml" --audit-log-path="$log/audit.log" --audit-log-maxsize=4096 \
-    "${extra[@]}"
+    --shutdown-watch-termination-grace-period=2s "${extra[@]}"
 }
 
 # Its request rate stays at the defaults (20/s, bursts of 30): that is what users' clusters have.
@@ -249,11 +178,13 @@ start_kube-scheduler() {
 started=()
 undo_start() { # of an `up` that failed or was interrupted; logs stay
   [ ${#started[@]} -eq 0 ] || stop KILL "${started[@]}"
+  rmdir "$dir" 2>/dev/null || true
 }
 
 start() { # NAME
   alive "$1" && return 0
   started+=("$1")
+  rm -f "$dir/$1.pid"
   "start_$1"
   # launch() writes the PID in the child: without it, alive() would call a process dead that is starting.
   while [ ! -s "$dir/$1.pid" ]; do sleep 0.01; done
@@ -281,13 +212,18 @@ need_tools() {
   done
 }
 
+none_alive() {
+  local name
+  for name in "${COMPONENTS[@]}"; do if alive "$name"; then return 1; fi; done
+}
+
 all_ready() {
   local name
   for name in "${COMPONENTS[@]}"; do alive "$name" && "${name}_ready" >/dev/null 2>&1 || return 1; done
 }
 
 up() {
-  local parent='' parent_started='' name began=$EPOCHREALTIME fresh=0
+  local parent='' parent_started='' name began=$EPOCHREALTIME idle=0
   case ${1:-} in
     '') ;;
     --with-parent)
@@ -301,24 +237,25 @@ up() {
   if load_settings && all_ready; then
     tie "$parent" "$parent_started" 0
     say "already up: https://127.0.0.1:$port"
+    if [ "${APISERVER_ARGS-$apiserver_args}" != "$apiserver_args" ] || [ "${KCM_ARGS-$kcm_args}" != "$kcm_args" ]; then
+      say "it runs with other APISERVER_ARGS or KCM_ARGS than these: take it down first to change them"
+    fi
     return
   fi
   trap undo_start EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  if ! load_settings; then
-    fresh=1
-    bin=$("$here/get.sh" 8<&-)
-    apiserver_args=${APISERVER_ARGS:-} kcm_args=${KCM_ARGS:-} instance=agentid-$BASHPID-$RANDOM$RANDOM
-    choose_port
-    save_settings
-  elif [ ! -x "$bin/etcd" ]; then
-    bin=$("$here/get.sh" 8<&-)
-    save_settings
+  if none_alive; then idle=1; fi
+  if [ ! -x "${bin:-}/etcd" ]; then bin=$("$here/get.sh" 8<&-); fi
+  if ((idle)); then
+    instance=${instance:-agentid-$BASHPID-$RANDOM$RANDOM}
+    apiserver_args=${APISERVER_ARGS-${apiserver_args:-}} kcm_args=${KCM_ARGS-${kcm_args:-}}
+    if [ -n "${AGENTID_CP_PORT:-}" ] || [ -z "${port:-}" ] || ! block_free "$port"; then choose_port; fi
   fi
+  save_settings
   mkdir -p "$log"
   if [ ! -d "$pki" ]; then pki_make "$pki" "$log/pki.log" || die "openssl could not make the certificates (needs OpenSSL 1.1.1 or later)"; fi
-  ((fresh)) || say "starting what is missing of the control plane in $dir"
+  ((idle)) || say "repairing the control plane in $dir"
   if [ ! -d "$dir/etcd" ]; then start_fresh_etcd || exit 1; else start etcd && await etcd 60 etcd etcd_ready; fi
   for name in admin kube-controller-manager kube-scheduler; do
     pki_kubeconfig "$pki" "$name" "https://127.0.0.1:$port" >"$dir/$name.kubeconfig"
@@ -330,20 +267,20 @@ up() {
   await kube-controller-manager 60 "the controller manager" kube-controller-manager_ready
   await kube-controller-manager 60 "the default service account and roles" controllers_ready
   await kube-scheduler 60 "the scheduler" kube-scheduler_ready
-  tie "$parent" "$parent_started" "$fresh"
+  tie "$parent" "$parent_started" "$idle"
   trap - EXIT INT TERM
   say "up in $(awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }') s: https://127.0.0.1:$port, Kubernetes $(api /version | sed -n 's/.*"gitVersion": "\(.*\)".*/\1/p')"
-  say "to use it: eval \"\$($here/cp.sh env)\""
+  say "to use it: eval \"\$(${AGENTID_CP_DIR:+AGENTID_CP_DIR=${dir@Q} }$here/cp.sh env)\""
 }
 
-# tie PARENT STARTED FRESH: what the control plane's life depends on. The file `parents` exists while
-# it depends on any: made by an `up --with-parent` that makes the control plane, added to by further
-# ones, removed by a plain `up`. One that nobody tied is not tied by a later caller.
+# tie PARENT STARTED IDLE: what the control plane's life depends on. The file `parents` exists while
+# it depends on any: made by an `up --with-parent` that found nothing running, added to by further
+# ones, removed by a plain `up`. One that runs untied is not tied by a later caller.
 tie() {
   if [ -z "$1" ]; then rm -f "$dir/parents"; return; fi
   if [ -e "$dir/parents" ] || [ "$3" = 1 ]; then printf '%s %s\n' "$1" "$2" >>"$dir/parents"; fi
   if [ -e "$dir/parents" ] && ! alive watchdog; then
-    AGENTID_CP_DIR=$dir launch watchdog "$log/watchdog.log" AGENTID_CP_DIR="$dir" "$here/cp.sh" watchdog
+    launch watchdog "$log/watchdog.log" AGENTID_CP_DIR="$dir" "$here/cp.sh" watchdog
   fi
 }
 
@@ -404,7 +341,9 @@ status() {
 }
 
 print_env() {
-  load_settings && [ -s "$dir/admin.kubeconfig" ] || die "no control plane in $dir; start one with: $here/cp.sh up"
+  if ! load_settings || [ ! -s "$dir/admin.kubeconfig" ]; then
+    die "no control plane in $dir; start one with: $here/cp.sh up"
+  fi
   printf 'export %s=%q\n' KUBECONFIG "$dir/admin.kubeconfig" AGENTID_KUBECTL "$bin/kubectl" \
     AGENTID_AUDIT_LOG "$log/audit.log" AGENTID_CP_DIR "$dir" AGENTID_CP_BIN "$bin"
 }

@@ -151,7 +151,7 @@ build_module() { # SOURCE PACKAGE OUTPUT LABEL
     ldflags+=" -X $package.gitTreeState=clean -X $package.gitCommit=unknown"
   done
   modules() { printf ', %s modules fetched' "$(grep -c '^go: downloading' "$scratch/modules.log" || true)"; }
-  packages() { printf ', %s of %s packages' "$(grep -vc '^go: ' "$compiled" || true)" "$total"; }
+  packages() { printf ', %s of at most %s packages compiled' "$(grep -vc '^go: ' "$compiled" || true)" "$total"; }
   say "$4: fetching its Go modules"
   run "$scratch/modules.log" modules "$go" -C "$1" list -deps -f '{{.ImportPath}}' "$2" ||
     { tail -n 5 "$scratch/modules.log" >&2; return 1; }

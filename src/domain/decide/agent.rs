@@ -1,0 +1,192 @@
+//! The chain of checks on an agent itself: each is named, pure, and the first that refuses decides.
+
+use jiff::SignedDuration;
+
+use super::{Clock, Refusal, Standing};
+use crate::api::Reason;
+use crate::domain::{Agent, Bound, Source, World};
+
+type Check = fn(&World, &Agent, &mut Clock) -> Option<Standing>;
+
+/// In this order: what ends an agent first, then what cannot be told, then what refuses it.
+const CHAIN: &[Check] = &[deleting, sources, namespace, valid, secret_name, expired, suspended, bound, foreign];
+
+pub(super) fn standing(world: &World, agent: &Agent, clock: &mut Clock) -> Standing {
+    CHAIN.iter().find_map(|check| check(world, agent, clock)).unwrap_or(Standing::Allowed)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the form of the checks")]
+fn refuse(reason: Reason, message: String) -> Option<Standing> {
+    Some(Standing::Refused(Refusal { reason, message }))
+}
+
+fn deleting(_: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
+    agent.meta.deleting.then_some(Standing::Deleting)
+}
+
+fn sources(world: &World, _: &Agent, clock: &mut Clock) -> Option<Standing> {
+    Source::CORE.iter().find(|s| !world.is_fresh(s, clock.now)).map(|source| {
+        clock.again_in(5);
+        unknown(world, source)
+    })
+}
+
+fn unknown(world: &World, source: &Source) -> Standing {
+    Standing::Unknown(Refusal {
+        reason: Reason::Unknown,
+        message: format!("the watch of {source} says nothing now: {}", world.source(source).problem()),
+    })
+}
+
+fn namespace(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
+    match world.namespace(&agent.meta.key.namespace) {
+        Some(ns) => ns.meta.deleting.then_some(Standing::Deleting),
+        // Its watch is a little behind that of the agents, or ahead at the end.
+        None => {
+            clock.again_in(1);
+            Some(Standing::Unknown(Refusal {
+                reason: Reason::Unknown,
+                message: format!("namespace {} has not been seen yet", agent.meta.key.namespace),
+            }))
+        }
+    }
+}
+
+fn valid(_: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
+    let problem = agent.invalid.as_ref()?;
+    refuse(Reason::Invalid, format!("{problem}; correct the field"))
+}
+
+fn secret_name(world: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
+    let key = agent.meta.key.sibling(agent.secret_name.clone());
+    let winner = world.claimants(&key).into_iter().find(|a| !a.meta.deleting)?;
+    if winner.meta.uid == agent.meta.uid {
+        return None;
+    }
+    refuse(
+        Reason::Conflict,
+        format!(
+            "spec.secretName: Secret {} belongs to the older AgentIdentity {}; secretName is immutable, so create \
+             this agent anew with another one",
+            agent.secret_name, winner.meta.key.name
+        ),
+    )
+}
+
+fn expired(_: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
+    let end = agent.expires_at?;
+    if !clock.has_come(end) {
+        return None;
+    }
+    if let Some(ttl) = agent.ttl_after_expired
+        && clock.has_come(end.checked_add(SignedDuration::from_secs(i64::from(ttl))).unwrap_or(end))
+    {
+        return Some(Standing::Ended);
+    }
+    refuse(Reason::Expired, format!("spec.expiresAt: {end} is past; set a later time to renew the agent"))
+}
+
+fn suspended(_: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
+    agent.suspend.then(|| {
+        Standing::Refused(Refusal {
+            reason: Reason::Suspended,
+            message: "spec.suspend is true; set it to false to resume the agent".to_owned(),
+        })
+    })
+}
+
+fn bound(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
+    let bound = agent.bound.as_ref()?;
+    let Bound { kind, name, .. } = bound;
+    if !world.may_bind(kind) {
+        return refuse(
+            Reason::BoundKindNotAllowed,
+            format!(
+                "spec.boundObjectRef: {kind} is not among the kinds that may be bound; bind to another kind, or add \
+                 it to boundKinds in agentid's configuration"
+            ),
+        );
+    }
+    let source = Source::Bound(kind.clone());
+    if !world.is_fresh(&source, clock.now) {
+        clock.again_in(5);
+        return Some(unknown(world, &source));
+    }
+    let exact = if bound.is_exact() { bound.uid.or(agent.status.bound_uid) } else { None };
+    let Some(object) = world.bound_object(kind, &agent.meta.key.sibling(name.clone())) else {
+        return absent(world, agent, bound, exact, clock);
+    };
+    if object.unselected {
+        clock.again_in(30);
+        return refuse(
+            Reason::BoundObjectNotSelected,
+            format!(
+                "spec.boundObjectRef: {kind} {name} exists but does not match the selector {:?}; label it {}",
+                world.config().pod_selector,
+                crate::api::AGENT_LABEL
+            ),
+        );
+    }
+    match exact {
+        Some(uid) if uid != object.meta.uid && agent.status.bound_uid == Some(uid) => Some(Standing::Orphaned {
+            object: uid,
+            confirmed: true,
+            message: format!("{kind} {name} of UID {uid} is gone; another object has taken its name"),
+        }),
+        Some(uid) if uid != object.meta.uid => refuse(
+            Reason::BoundObjectReplaced,
+            format!(
+                "spec.boundObjectRef.uid: {kind} {name} has UID {}, not {uid}; create the agent anew for the object \
+                 of today",
+                object.meta.uid
+            ),
+        ),
+        _ if object.finished => refuse(
+            Reason::BoundObjectFinished,
+            format!("spec.boundObjectRef: {kind} {name} has finished; an agent does not outlive its work"),
+        ),
+        _ => None,
+    }
+}
+
+fn absent(
+    world: &World,
+    agent: &Agent,
+    bound: &Bound,
+    exact: Option<crate::domain::Uid>,
+    clock: &mut Clock,
+) -> Option<Standing> {
+    let Bound { kind, name, .. } = bound;
+    if let Some(uid) = exact {
+        clock.again_in(2);
+        return Some(Standing::Orphaned {
+            object: uid,
+            confirmed: world.is_confirmed_gone(uid),
+            message: format!("{kind} {name} of UID {uid} is gone"),
+        });
+    }
+    if &**kind == "v1/Pod" {
+        // It may be there without the label, which our watch does not show.
+        clock.again_in(30);
+    }
+    refuse(
+        Reason::BoundObjectNotFound,
+        format!(
+            "spec.boundObjectRef: {kind} {name} does not exist in namespace {}; the credential comes with it",
+            agent.meta.key.namespace
+        ),
+    )
+}
+
+fn foreign(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
+    let foreign = world.foreign(&agent.meta.key.sibling(agent.secret_name.clone()))?;
+    clock.again_in(20);
+    refuse(
+        Reason::ForeignObject,
+        format!(
+            "spec.secretName: {} {} is not agentid's and is left alone; delete or rename it, or create the agent \
+             anew with another secretName",
+            foreign.what, agent.secret_name
+        ),
+    )
+}

@@ -1,0 +1,294 @@
+//! The chain of checks on one grant: what was asked ∩ what the resource offers ∩ what it allows the namespace.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Clock, Entitlement, GrantDecision, Refusal};
+use crate::api::{Mode, Reason};
+use crate::domain::{Agent, Grant, Resource, World};
+
+pub(super) fn grants(world: &World, agent: &Agent, lifetime: u32, clock: &mut Clock) -> Vec<GrantDecision> {
+    let grants = world.grants_of(agent);
+    let live = |g: &Grant, clock: &Clock| !g.meta.deleting && g.expires_at.is_none_or(|e| e > clock.now);
+    grants
+        .iter()
+        .filter(|g| !g.meta.deleting)
+        .map(|grant| {
+            let resource = world.resource(&grant.resource).filter(|r| !r.meta.deleting);
+            // `grants` is sorted by age, so whoever stands before this one is older.
+            let rival = grant.secret_key.as_ref().and_then(|key| {
+                grants
+                    .iter()
+                    .take_while(|g| g.meta.uid != grant.meta.uid)
+                    .find(|g| g.secret_key.as_ref() == Some(key) && live(g, clock))
+            });
+            let outcome = match rival {
+                Some(rival) if live(grant, clock) => Err(Refusal::new(
+                    Reason::Conflict,
+                    format!(
+                        "spec.secretKey: {:?} belongs to the older AgentGrant {}; choose another key",
+                        grant.secret_key.as_deref().unwrap_or_default(),
+                        rival.meta.key.name
+                    ),
+                )),
+                _ => entitle(world, agent, grant, resource, lifetime, clock),
+            };
+            let (held, file, refusal) = match outcome {
+                Err(refusal) => (None, None, Some(refusal)),
+                Ok((entitlement, narrowed)) => {
+                    let minimum = world.config().limits.min_token_lifetime.0;
+                    let short = (grant.secret_key.is_some() && entitlement.lifetime < minimum).then(|| {
+                        Refusal::new(
+                            Reason::LifetimeTooShort,
+                            format!(
+                                "spec.secretKey: tokens for AgentResource {} live {}s, too short for a Secret (at \
+                                 least {minimum}s); raise its maxTokenLifetime or leave secretKey out",
+                                grant.resource, entitlement.lifetime
+                            ),
+                        )
+                    });
+                    let file = if short.is_none() { grant.secret_key.clone() } else { None };
+                    (Some(entitlement), file, narrowed.or(short))
+                }
+            };
+            GrantDecision {
+                grant: grant.meta.key.name.clone(),
+                uid: grant.meta.uid,
+                resource: grant.resource.clone(),
+                resource_uid: resource.map(|r| r.meta.uid),
+                held,
+                file,
+                refusal,
+            }
+        })
+        .collect()
+}
+
+type Entitled = (Entitlement, Option<Refusal>);
+
+fn entitle(
+    world: &World,
+    agent: &Agent,
+    grant: &Grant,
+    resource: Option<&Resource>,
+    lifetime: u32,
+    clock: &mut Clock,
+) -> Result<Entitled, Refusal> {
+    if let Some(problem) = &grant.invalid {
+        return Err(Refusal::new(Reason::Invalid, format!("{problem}; correct the field")));
+    }
+    if let Some(end) = grant.expires_at
+        && clock.has_come(end)
+    {
+        return Err(Refusal::new(
+            Reason::Expired,
+            format!("spec.expiresAt: {end} is past; set a later time to renew the grant"),
+        ));
+    }
+    if let Some(start) = grant.not_before
+        && !clock.has_come(start)
+    {
+        return Err(Refusal::new(Reason::NotYetValid, format!("spec.notBefore: not held before {start}")));
+    }
+    let resource = resource.ok_or_else(|| {
+        Refusal::new(
+            Reason::ResourceNotFound,
+            format!("spec.resource: AgentResource {} does not exist; create it or name another", grant.resource),
+        )
+    })?;
+    if let Some(refusal) = resource_refusal(world, resource) {
+        return Err(refusal);
+    }
+    let allowance = allowance(world, agent, grant, resource)?;
+    let (roles, role_refusal) = narrow(&grant.roles, &resource.roles, &allowance.roles, &ROLES, grant, resource);
+    let (scopes, scope_refusal) =
+        narrow(&grant.scopes, &resource.scopes, &allowance.scopes, &SCOPES, grant, resource);
+    let refusal = role_refusal.or(scope_refusal);
+    let asked = !grant.roles.is_empty() || !grant.scopes.is_empty();
+    match refusal {
+        Some(refusal) if asked && roles.is_empty() && scopes.is_empty() => return Err(refusal),
+        _ => {}
+    }
+    let limit = resource.max_token_lifetime.unwrap_or(u32::MAX);
+    let entitlement = Entitlement {
+        audience: resource.audience.clone(),
+        profile: resource.profile,
+        subject: resource.subject,
+        algorithm: resource.algorithm,
+        roles,
+        scopes,
+        lifetime: lifetime.min(limit),
+        not_after: [grant.expires_at, agent.expires_at].into_iter().flatten().min(),
+    };
+    Ok((entitlement, refusal))
+}
+
+/// Why no token is made for a resource at all.
+#[must_use]
+pub fn resource_refusal(world: &World, resource: &Resource) -> Option<Refusal> {
+    if let Some(problem) = &resource.invalid {
+        return Some(Refusal::new(
+            Reason::Invalid,
+            format!("AgentResource {}: {problem}; correct the field", resource.meta.key.name),
+        ));
+    }
+    if world.config().is_own_audience(&resource.audience) {
+        return Some(Refusal::new(
+            Reason::Invalid,
+            format!(
+                "AgentResource {}: spec.audience {:?} is agentid's own issuer or endpoint; choose the resource's own \
+                 URI",
+                resource.meta.key.name, resource.audience
+            ),
+        ));
+    }
+    let holder = world.audience_holder(&resource.audience)?;
+    (holder.meta.uid != resource.meta.uid).then(|| {
+        Refusal::new(
+            Reason::Conflict,
+            format!(
+                "AgentResource {}: spec.audience {:?} belongs to the older AgentResource {}; delete one of them",
+                resource.meta.key.name, resource.audience, holder.meta.key.name
+            ),
+        )
+    })
+}
+
+/// What a resource allows a namespace: the union of the entries that select it.
+struct Allowed<'a> {
+    roles: Allow<'a>,
+    scopes: Allow<'a>,
+}
+
+enum Allow<'a> {
+    All,
+    These(BTreeSet<&'a str>),
+}
+
+impl Allow<'_> {
+    fn allows(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(names) => names.contains(name),
+        }
+    }
+}
+
+fn allowance<'a>(
+    world: &World,
+    agent: &Agent,
+    grant: &Grant,
+    resource: &'a Resource,
+) -> Result<Allowed<'a>, Refusal> {
+    let namespace = &agent.meta.key.namespace;
+    let labels = world.namespace(namespace).map(|n| &n.labels);
+    let selecting: Vec<_> = resource
+        .allow
+        .iter()
+        .filter(|a| labels.is_some_and(|l| l.matched_by(&a.namespace_selector)))
+        .collect();
+    if selecting.is_empty() {
+        return Err(Refusal::new(
+            Reason::NamespaceNotAllowed,
+            format!(
+                "spec.resource: AgentResource {} does not allow namespace {namespace}; ask its owner for an entry in \
+                 spec.allow",
+                grant.resource
+            ),
+        ));
+    }
+    let in_mode: Vec<_> = selecting
+        .into_iter()
+        .filter(|a| a.modes.as_deref().map_or(grant.mode == Mode::Application, |m| m.contains(&grant.mode)))
+        .collect();
+    if in_mode.is_empty() {
+        return Err(Refusal::new(
+            Reason::ModeNotAllowed,
+            format!(
+                "spec.application: AgentResource {} does not allow namespace {namespace} the mode {:?}; ask its owner",
+                grant.resource, grant.mode
+            ),
+        ));
+    }
+    let mut allowed = Allowed { roles: Allow::These(BTreeSet::new()), scopes: Allow::These(BTreeSet::new()) };
+    for entry in in_mode {
+        // Both absent: all that is offered. One absent: none of that one.
+        let all = entry.roles.is_none() && entry.scopes.is_none();
+        for (allow, names) in [(&mut allowed.roles, &entry.roles), (&mut allowed.scopes, &entry.scopes)] {
+            match allow {
+                _ if all => *allow = Allow::All,
+                Allow::All => {}
+                Allow::These(set) => set.extend(names.iter().flatten().map(String::as_str)),
+            }
+        }
+    }
+    Ok(allowed)
+}
+
+struct Words {
+    field: &'static str,
+    one: &'static str,
+    not_offered: Reason,
+    not_allowed: Reason,
+}
+
+const ROLES: Words = Words {
+    field: "spec.application.roles",
+    one: "role",
+    not_offered: Reason::RoleNotOffered,
+    not_allowed: Reason::RoleNotAllowed,
+};
+const SCOPES: Words = Words {
+    field: "spec.application.scopes",
+    one: "scope",
+    not_offered: Reason::ScopeNotOffered,
+    not_allowed: Reason::ScopeNotAllowed,
+};
+
+fn narrow(
+    asked: &[Arc<str>],
+    offered: &[Arc<str>],
+    allowed: &Allow<'_>,
+    words: &Words,
+    grant: &Grant,
+    resource: &Resource,
+) -> (Vec<Arc<str>>, Option<Refusal>) {
+    let (mut held, mut refusal) = (Vec::new(), None);
+    for name in asked {
+        let (field, one) = (words.field, words.one);
+        if !offered.contains(name) {
+            refusal.get_or_insert_with(|| {
+                Refusal::new(
+                    words.not_offered,
+                    format!(
+                        "{field}: {one} {name:?} is not offered by AgentResource {} (it offers {}); remove it",
+                        grant.resource,
+                        list(offered)
+                    ),
+                )
+            });
+        } else if !allowed.allows(name) {
+            refusal.get_or_insert_with(|| {
+                Refusal::new(
+                    words.not_allowed,
+                    format!(
+                        "{field}: {one} {name:?} of AgentResource {} is not allowed to namespace {}; remove it, or \
+                         ask the resource's owner to add it in spec.allow",
+                        resource.meta.key.name, grant.meta.key.namespace
+                    ),
+                )
+            });
+        } else if !held.contains(name) {
+            held.push(name.clone());
+        }
+    }
+    (held, refusal)
+}
+
+fn list(names: &[Arc<str>]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        _ if names.len() > 10 => format!("{}, … {} in all", names[..10].join(", "), names.len()),
+        _ => names.join(", "),
+    }
+}

@@ -1,0 +1,216 @@
+//! What an agent holds, what it is refused and why, and until when the answer stands. Nothing else says so:
+//! the operator, the token service, the status list and `agentid why` all ask here.
+//!
+//! Invariants: a token never says more than a grant and its resource's allowance; unknown is not absent, so
+//! what cannot be seen is neither minted nor withdrawn.
+
+mod agent;
+mod grant;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+pub use self::grant::resource_refusal;
+use super::{Digest, Hasher, Holding, Key, Uid, World};
+use crate::api::{GrantState, Reason, SigningAlgorithm, SubjectForm, TokenProfile};
+
+/// Why something is refused: a reason of the closed set, and a message that names object, field, value and
+/// remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason.
+    pub reason: Reason,
+    /// For people.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// How an agent itself stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may have credentials.
+    Allowed,
+    /// It may not, and what it has is withdrawn.
+    Refused(Refusal),
+    /// It cannot be told: nothing is minted, nothing withdrawn.
+    Unknown(Refusal),
+    /// The very object that it is bound to is gone: the agent is to be deleted.
+    Orphaned {
+        /// The object's UID; `None` if it was never seen and the spec names no UID.
+        object: Uid,
+        /// No GET needs to confirm it.
+        confirmed: bool,
+        /// For people.
+        message: String,
+    },
+    /// `ttlSecondsAfterExpired` has passed: the agent is to be deleted.
+    Ended,
+    /// It is being deleted, or its namespace is: its credentials go.
+    Deleting,
+}
+
+/// What a held grant entitles to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entitlement {
+    /// The `aud`.
+    pub audience: Arc<str>,
+    /// The token kind.
+    pub profile: TokenProfile,
+    /// The subject form.
+    pub subject: SubjectForm,
+    /// The signature algorithm.
+    pub algorithm: SigningAlgorithm,
+    /// The roles: asked ∩ offered ∩ allowed.
+    pub roles: Vec<Arc<str>>,
+    /// The scopes: asked ∩ offered ∩ allowed.
+    pub scopes: Vec<Arc<str>>,
+    /// The longest a token for it may live, in seconds.
+    pub lifetime: u32,
+    /// No token for it lives beyond.
+    pub not_after: Option<Timestamp>,
+}
+
+impl Entitlement {
+    /// A digest of the whole answer but its times.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let mut h = Hasher::new("entitlement");
+        h.part(self.audience.as_bytes());
+        h.part(format!("{:?} {:?} {:?} {}", self.profile, self.subject, self.algorithm, self.lifetime).as_bytes());
+        h.parts(self.roles.iter().map(|r| &**r));
+        h.parts(self.scopes.iter().map(|s| &**s));
+        h.part(self.not_after.map(|t| t.to_string()).unwrap_or_default().as_bytes());
+        h.finish()
+    }
+}
+
+/// What came of one grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantDecision {
+    /// The grant.
+    pub grant: Arc<str>,
+    /// Its UID.
+    pub uid: Uid,
+    /// The resource that it names.
+    pub resource: Arc<str>,
+    /// The resource's UID, if there is one.
+    pub resource_uid: Option<Uid>,
+    /// What is held; `None` if nothing is.
+    pub held: Option<Entitlement>,
+    /// The file that it is delivered in; `None` if on demand only.
+    pub file: Option<Arc<str>>,
+    /// Why it is refused or narrowed.
+    pub refusal: Option<Refusal>,
+}
+
+impl GrantDecision {
+    /// Whether it is held.
+    #[must_use]
+    pub const fn state(&self) -> GrantState {
+        match (&self.held, &self.refusal) {
+            (None, _) => GrantState::Refused,
+            (Some(_), Some(_)) => GrantState::Narrowed,
+            (Some(_), None) => GrantState::Held,
+        }
+    }
+}
+
+/// The answer about one agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The agent.
+    pub agent: Key,
+    /// Its UID.
+    pub uid: Uid,
+    /// How it stands.
+    pub standing: Standing,
+    /// The UID of the object that it is bound to, if it is there.
+    pub bound_uid: Option<Uid>,
+    /// What came of its grants, the oldest first.
+    pub grants: Vec<GrantDecision>,
+    /// How long its own token lives, in seconds.
+    pub lifetime: u32,
+    /// No token of it lives beyond.
+    pub not_after: Option<Timestamp>,
+    /// When the answer may change by time alone.
+    pub until: Option<Timestamp>,
+}
+
+impl Decision {
+    /// What the tally of grants and resources counts.
+    #[must_use]
+    pub fn holdings(&self) -> Vec<Holding> {
+        let held = matches!(self.standing, Standing::Allowed);
+        let reason = match &self.standing {
+            Standing::Refused(r) => Some(r.reason),
+            _ => None,
+        };
+        self.grants
+            .iter()
+            .map(|g| Holding {
+                grant: g.grant.clone(),
+                resource: g.resource.clone(),
+                state: if held { g.state() } else { GrantState::Refused },
+                reason: reason.or_else(|| g.refusal.as_ref().map(|r| r.reason)),
+            })
+            .collect()
+    }
+}
+
+/// Decides about an agent; `None` if there is none of this name.
+#[must_use]
+pub fn decide(world: &World, key: &Key, now: Timestamp) -> Option<Decision> {
+    let agent = world.agent(key)?;
+    let config = world.config();
+    let lifetime = agent
+        .token_lifetime
+        .unwrap_or(config.limits.token_lifetime.0)
+        .clamp(config.limits.min_token_lifetime.0, config.limits.max_token_lifetime.0);
+    let mut clock = Clock { now, until: None };
+    let standing = agent::standing(world, agent, &mut clock);
+    let bound_uid = agent
+        .bound
+        .as_ref()
+        .and_then(|b| world.bound_object(&b.kind, &key.sibling(b.name.clone())))
+        .map(|o| o.meta.uid);
+    let grants = grant::grants(world, agent, lifetime, &mut clock);
+    Some(Decision {
+        agent: key.clone(),
+        uid: agent.meta.uid,
+        standing,
+        bound_uid,
+        grants,
+        lifetime,
+        not_after: agent.expires_at,
+        until: clock.until,
+    })
+}
+
+/// The time, and when an answer that was given may change by time alone.
+pub(super) struct Clock {
+    now: Timestamp,
+    until: Option<Timestamp>,
+}
+
+impl Clock {
+    /// Whether an instant has come; if not, the answer stands until then at most.
+    pub(super) fn has_come(&mut self, at: Timestamp) -> bool {
+        if at <= self.now {
+            return true;
+        }
+        self.until = Some(self.until.map_or(at, |u| u.min(at)));
+        false
+    }
+
+    /// The answer is to be looked at again after some seconds.
+    pub(super) fn again_in(&mut self, seconds: i64) {
+        let _ = self.has_come(self.now + jiff::SignedDuration::from_secs(seconds));
+    }
+}

@@ -1,0 +1,172 @@
+//! The work queue: what is dirty, in two lanes.
+//!
+//! Invariants: an item is worked on by one worker at a time; what became dirty meanwhile is worked on again;
+//! the urgent lane goes first, so a withdrawal never waits behind re-decisions.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::Hash;
+
+/// How soon an item is worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Renewals, rotations, re-decisions.
+    Paced,
+    /// What is new, withdrawn, suspended or deleted.
+    Urgent,
+}
+
+/// A queue of items of two lanes.
+#[derive(Debug)]
+pub struct Queue<T> {
+    urgent: VecDeque<T>,
+    paced: VecDeque<T>,
+    waiting: HashMap<T, Lane>,
+    busy: HashMap<T, Option<Lane>>,
+    busy_paced: HashSet<T>,
+}
+
+impl<T: Clone + Eq + Hash> Default for Queue<T> {
+    fn default() -> Self {
+        Self {
+            urgent: VecDeque::new(),
+            paced: VecDeque::new(),
+            waiting: HashMap::new(),
+            busy: HashMap::new(),
+            busy_paced: HashSet::new(),
+        }
+    }
+}
+
+impl<T: Clone + Eq + Hash> Queue<T> {
+    /// Marks an item dirty; in the more urgent of two lanes if it waits already.
+    pub fn push(&mut self, item: T, lane: Lane) {
+        if let Some(again) = self.busy.get_mut(&item) {
+            *again = (*again).max(Some(lane));
+            return;
+        }
+        match self.waiting.get(&item) {
+            Some(&known) if known >= lane => return,
+            _ => {}
+        }
+        self.waiting.insert(item.clone(), lane);
+        match lane {
+            Lane::Urgent => self.urgent.push_back(item),
+            Lane::Paced => self.paced.push_back(item),
+        }
+    }
+
+    /// Takes the next item; of the paced lane only while fewer than `paced_limit` of it are being worked on.
+    pub fn pop(&mut self, paced_limit: usize) -> Option<(T, Lane)> {
+        while let Some(item) = self.urgent.pop_front() {
+            if self.start(&item, Lane::Urgent) {
+                return Some((item, Lane::Urgent));
+            }
+        }
+        while self.busy_paced.len() < paced_limit {
+            let item = self.paced.pop_front()?;
+            if self.start(&item, Lane::Paced) {
+                self.busy_paced.insert(item.clone());
+                return Some((item, Lane::Paced));
+            }
+        }
+        None
+    }
+
+    /// An item that was raised to the urgent lane left its old entry behind, which is passed over here.
+    fn start(&mut self, item: &T, lane: Lane) -> bool {
+        if self.waiting.get(item) != Some(&lane) {
+            return false;
+        }
+        self.waiting.remove(item);
+        self.busy.insert(item.clone(), None);
+        true
+    }
+
+    /// Reports that an item's work has ended; queues it again if it became dirty meanwhile.
+    pub fn done(&mut self, item: &T) {
+        self.busy_paced.remove(item);
+        if let Some(Some(lane)) = self.busy.remove(item) {
+            self.push(item.clone(), lane);
+        }
+    }
+
+    /// Items that wait: (urgent, paced).
+    #[must_use]
+    pub fn depths(&self) -> (usize, usize) {
+        let urgent = self.waiting.values().filter(|l| **l == Lane::Urgent).count();
+        (urgent, self.waiting.len() - urgent)
+    }
+
+    /// Whether nothing waits and nothing is being worked on.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.busy.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn urgent_goes_first_and_raises() {
+        let mut q = Queue::default();
+        q.push(1, Lane::Paced);
+        q.push(2, Lane::Paced);
+        q.push(3, Lane::Urgent);
+        q.push(2, Lane::Urgent);
+        assert_eq!(q.depths(), (2, 1));
+        assert_eq!(q.pop(8), Some((3, Lane::Urgent)));
+        assert_eq!(q.pop(8), Some((2, Lane::Urgent)));
+        assert_eq!(q.pop(8), Some((1, Lane::Paced)));
+        assert_eq!(q.pop(8), None);
+    }
+
+    #[test]
+    fn paced_work_leaves_workers_free() {
+        let mut q = Queue::default();
+        (0..4).for_each(|i| q.push(i, Lane::Paced));
+        assert!(q.pop(2).is_some() && q.pop(2).is_some());
+        assert_eq!(q.pop(2), None);
+        q.push(9, Lane::Urgent);
+        assert_eq!(q.pop(2), Some((9, Lane::Urgent)));
+        q.done(&0);
+        assert_eq!(q.pop(2), Some((2, Lane::Paced)));
+    }
+
+    #[test]
+    fn dirty_again_while_busy_is_worked_on_again() {
+        let mut q = Queue::default();
+        q.push(1, Lane::Paced);
+        q.pop(8);
+        q.push(1, Lane::Urgent);
+        assert_eq!(q.pop(8), None);
+        q.done(&1);
+        assert_eq!(q.pop(8), Some((1, Lane::Urgent)));
+        q.done(&1);
+        assert!(q.is_idle());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_and_nothing_runs_twice(ops in prop::collection::vec((0u8..3, 0u8..6, any::<bool>()), 0..200)) {
+            let (mut q, mut running, mut owed) = (Queue::default(), HashSet::new(), HashSet::new());
+            for (op, item, urgent) in ops {
+                match op {
+                    0 => { q.push(item, if urgent { Lane::Urgent } else { Lane::Paced }); owed.insert(item); }
+                    1 => if let Some((got, _)) = q.pop(2) {
+                        prop_assert!(running.insert(got), "runs twice");
+                        prop_assert!(owed.remove(&got), "not owed");
+                    },
+                    _ => if running.remove(&item) { q.done(&item); },
+                }
+            }
+            for item in running.drain() { q.done(&item); }
+            while let Some((got, _)) = q.pop(2) { owed.remove(&got); q.done(&got); }
+            prop_assert!(owed.is_empty());
+            prop_assert!(q.is_idle());
+        }
+    }
+}

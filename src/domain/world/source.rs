@@ -1,0 +1,90 @@
+//! The watches that feed the world, and how far each can be believed.
+//!
+//! Invariant: unknown is not absent. A source that never synced, or has not been heard of for longer than
+//! `maxStale`, says nothing, neither that an object is there nor that it is gone.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::domain::KindName;
+
+/// A watch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// AgentIdentities.
+    Agents,
+    /// AgentResources.
+    Resources,
+    /// AgentGrants.
+    Grants,
+    /// Namespaces.
+    Namespaces,
+    /// Secrets of our type.
+    Secrets,
+    /// The trust ConfigMaps.
+    Trust,
+    /// A kind that agents may be bound to.
+    Bound(KindName),
+}
+
+impl Source {
+    /// The sources without which nothing is decided.
+    pub const CORE: [Self; 6] =
+        [Self::Agents, Self::Resources, Self::Grants, Self::Namespaces, Self::Secrets, Self::Trust];
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agents => f.write_str("agentidentities"),
+            Self::Resources => f.write_str("agentresources"),
+            Self::Grants => f.write_str("agentgrants"),
+            Self::Namespaces => f.write_str("namespaces"),
+            Self::Secrets => f.write_str("secrets"),
+            Self::Trust => f.write_str("configmaps"),
+            Self::Bound(kind) => f.write_str(kind),
+        }
+    }
+}
+
+/// Why a watch says nothing at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lost {
+    /// The API server does not serve the kind: its CRD is missing.
+    NotServed,
+    /// We may not watch it.
+    Forbidden,
+    /// The API server cannot be reached, or answers with an error.
+    Unreachable,
+}
+
+/// How far a source can be believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceState {
+    /// A list has been taken in completely.
+    pub synced: bool,
+    /// When it was last heard of: an event, a bookmark, an answered watch.
+    pub heard: Option<Timestamp>,
+    /// Why the last try failed.
+    pub lost: Option<Lost>,
+}
+
+impl SourceState {
+    /// Whether it can be believed.
+    #[must_use]
+    pub fn is_fresh(&self, now: Timestamp, max_stale: SignedDuration) -> bool {
+        self.synced && self.heard.is_some_and(|h| now.duration_since(h) <= max_stale)
+    }
+
+    /// In words, for a condition.
+    #[must_use]
+    pub const fn problem(&self) -> &'static str {
+        match (self.lost, self.synced) {
+            (Some(Lost::NotServed), _) => "the API server does not serve this kind: install its CRD",
+            (Some(Lost::Forbidden), _) => "agentid may not list and watch this kind: grant it the verbs get, list and watch",
+            (_, false) => "the first list is not complete yet",
+            (_, true) => "nothing was heard from the API server for longer than maxStale",
+        }
+    }
+}

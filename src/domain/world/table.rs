@@ -1,0 +1,180 @@
+//! One kind's objects as they were seen, by namespace and name.
+//!
+//! Invariant: an object never goes back to an older version, and what the watch saw deleted is not brought
+//! back by the late answer to a write of ours.
+
+use std::collections::HashMap;
+
+use crate::domain::{Key, Meta, Uid};
+
+/// An object with metadata.
+pub(crate) trait Seen {
+    /// Its metadata.
+    fn meta(&self) -> &Meta;
+}
+
+macro_rules! seen {
+    ($($t:ty),*) => { $(impl Seen for $t { fn meta(&self) -> &Meta { &self.meta } })* };
+}
+seen!(
+    crate::domain::Agent,
+    crate::domain::Resource,
+    crate::domain::Grant,
+    crate::domain::Namespace,
+    crate::domain::BoundObject,
+    crate::domain::Credentials,
+    crate::domain::Trust
+);
+
+/// Whence an object comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From a list or watch.
+    Watch,
+    /// From the answer to a write or GET of ours.
+    Answer,
+}
+
+/// What came of taking an object in.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Taken<T> {
+    /// It is not newer than what is known.
+    Stale,
+    /// It was not known.
+    New,
+    /// It replaced this one.
+    Replaced(T),
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    object: T,
+    epoch: u32,
+}
+
+/// The objects of one kind.
+#[derive(Debug)]
+pub(crate) struct Table<T> {
+    entries: HashMap<Key, Entry<T>>,
+    epoch: u32,
+    newest: u64,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), epoch: 0, newest: 0 }
+    }
+}
+
+impl<T: Seen> Table<T> {
+    pub(crate) fn get(&self, key: &Key) -> Option<&T> {
+        self.entries.get(key).map(|e| &e.object)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &T)> {
+        self.entries.iter().map(|(k, e)| (k, &e.object))
+    }
+
+    /// Takes an object in.
+    pub(crate) fn take(&mut self, object: T, origin: Origin) -> Taken<T> {
+        let (epoch, version) = (self.epoch, object.meta().version);
+        match self.entries.get_mut(&object.meta().key) {
+            Some(entry) => {
+                entry.epoch = epoch;
+                if entry.object.meta().version >= version {
+                    return Taken::Stale;
+                }
+                Taken::Replaced(std::mem::replace(&mut entry.object, object))
+            }
+            None if origin == Origin::Answer && version <= self.newest => Taken::Stale,
+            None => {
+                self.entries.insert(object.meta().key.clone(), Entry { object, epoch });
+                Taken::New
+            }
+        }
+    }
+
+    /// Notes how far the watch has come.
+    pub(crate) fn reached(&mut self, version: u64) {
+        self.newest = self.newest.max(version);
+    }
+
+    /// Removes an object, if it is still the one of this UID.
+    pub(crate) fn remove(&mut self, key: &Key, uid: Uid) -> Option<T> {
+        if self.get(key)?.meta().uid != uid {
+            return None;
+        }
+        self.entries.remove(key).map(|e| e.object)
+    }
+
+    /// Keeps an object through the running relist although it could not be read this time.
+    pub(crate) fn keep(&mut self, key: &Key) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.epoch = self.epoch;
+        }
+    }
+
+    pub(crate) const fn begin_list(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// What the list that has just ended did not hold.
+    pub(crate) fn missing(&self) -> Vec<(Key, Uid)> {
+        self.entries
+            .iter()
+            .filter(|(_, e)| e.epoch != self.epoch)
+            .map(|(k, e)| (k.clone(), e.object.meta().uid))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::domain::Namespace;
+
+    fn object(uid: u128, version: u64) -> Namespace {
+        let meta = Meta {
+            key: Key::new("", "a"),
+            uid: Uid(uid),
+            version,
+            created: Timestamp::UNIX_EPOCH,
+            deleting: false,
+        };
+        Namespace { meta, labels: Default::default() }
+    }
+
+    #[test]
+    fn never_goes_back() {
+        let mut t = Table::default();
+        assert_eq!(t.take(object(1, 5), Origin::Watch), Taken::New);
+        assert_eq!(t.take(object(1, 5), Origin::Watch), Taken::Stale);
+        assert_eq!(t.take(object(1, 4), Origin::Answer), Taken::Stale);
+        assert_eq!(t.take(object(1, 6), Origin::Answer), Taken::Replaced(object(1, 5)));
+        assert_eq!(t.remove(&Key::new("", "a"), Uid(2)), None);
+        t.reached(7);
+        assert_eq!(t.remove(&Key::new("", "a"), Uid(1)), Some(object(1, 6)));
+        // The late answer to a write before the deletion.
+        assert_eq!(t.take(object(1, 6), Origin::Answer), Taken::Stale);
+        assert_eq!(t.take(object(2, 8), Origin::Answer), Taken::New);
+    }
+
+    #[test]
+    fn a_relist_is_a_diff() {
+        let mut t = Table::default();
+        t.take(object(1, 5), Origin::Watch);
+        t.begin_list();
+        assert_eq!(t.missing(), [(Key::new("", "a"), Uid(1))]);
+        assert_eq!(t.take(object(1, 5), Origin::Watch), Taken::Stale);
+        assert!(t.missing().is_empty());
+        t.begin_list();
+        t.keep(&Key::new("", "a"));
+        assert!(t.missing().is_empty());
+    }
+}
