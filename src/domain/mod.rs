@@ -4,9 +4,11 @@
 pub mod decide;
 mod digest;
 mod names;
+pub mod plan;
 mod queue;
 mod seen;
 pub mod schedule;
+pub mod status;
 mod world;
 
 pub use decide::{Decision, Entitlement, GrantDecision, Refusal, Standing, decide};

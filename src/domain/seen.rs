@@ -456,8 +456,6 @@ pub struct Credentials {
     pub renew_at: Timestamp,
     /// When the first of its tokens expires.
     pub expires_at: Timestamp,
-    /// All keys of its data, as its managedFields tell.
-    pub files: Box<[Box<str>]>,
     /// How it differs from what we wrote.
     pub drift: Option<Drift>,
 }

@@ -179,14 +179,23 @@ fn absent(
 }
 
 fn foreign(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
-    let foreign = world.foreign(&agent.meta.key.sibling(agent.secret_name.clone()))?;
-    clock.again_in(20);
+    let key = agent.meta.key.sibling(agent.secret_name.clone());
+    // One of our type that was not written for an agent is seen by our watch, every other is not.
+    let what = match world.secret(&key) {
+        Some(secret) if secret.agent.is_none() => "a Secret of type agentid.dev/credentials",
+        Some(_) => return None,
+        None => {
+            let foreign = world.foreign(&key)?;
+            clock.again_in(20);
+            &foreign.what
+        }
+    };
     refuse(
         Reason::ForeignObject,
         format!(
-            "spec.secretName: {} {} is not agentid's and is left alone; delete or rename it, or create the agent \
-             anew with another secretName",
-            foreign.what, agent.secret_name
+            "spec.secretName: {} in namespace {} is {what} that agentid did not write, and is left alone; delete or \
+             rename it, or create the agent anew with another secretName",
+            key.name, key.namespace
         ),
     )
 }

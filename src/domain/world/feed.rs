@@ -112,11 +112,14 @@ impl World {
         self.sources.entry(source.clone()).or_default().lost = Some(why);
     }
 
-    /// Whether a Secret of ours has no live agent.
+    /// Whether a Secret of ours is no live agent's: its agent is gone, or it is a copy of an agent's under
+    /// another name or in another namespace.
     #[must_use]
     pub fn is_orphan(&self, secret: &Credentials) -> bool {
+        let key = &secret.meta.key;
         secret.agent.is_some_and(|uid| {
-            self.agent_of_uid(uid).is_none_or(|a| a.meta.key.namespace != secret.meta.key.namespace)
+            self.agent_of_uid(uid)
+                .is_none_or(|a| a.meta.key.namespace != key.namespace || a.secret_name != key.name)
         })
     }
 

@@ -1,0 +1,351 @@
+//! The difference between what is and what should be, for one agent.
+//!
+//! Invariants: the plan of an applied plan is empty; a Secret that we do not control is never written; what is
+//! unknown is left as it is.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{
+    Agent, Changed, Credentials, Decision, Digest, Drift, Entitlement, Hasher, Key, Refusal, Standing, Uid, World,
+};
+use crate::api::{IDENTITY_KEY, Reason, SigningAlgorithm, SubjectForm, TokenProfile};
+
+/// What of the key ring matters to plans.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeysSeen {
+    /// The published keys. A token that another key signed is to be minted anew.
+    pub good: HashSet<Arc<str>>,
+    /// Why nothing can be signed; `None` if all is well.
+    pub problem: Option<Arc<str>>,
+}
+
+/// A token to be minted into a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSpec {
+    /// The file (the Secret's key).
+    pub file: Arc<str>,
+    /// The grant that it comes from; `None` for the identity token.
+    pub grant: Option<Arc<str>>,
+    /// The resource that it is for; `None` for the identity token.
+    pub resource: Option<Arc<str>>,
+    /// What it says.
+    pub entitlement: Entitlement,
+}
+
+/// Something that an agent has no file of, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The grant.
+    pub grant: Arc<str>,
+    /// The resource.
+    pub resource: Arc<str>,
+    /// Why; `None` if it is held, on demand only.
+    pub refusal: Option<Refusal>,
+}
+
+/// What an agent's Secret is to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issue {
+    /// The agent.
+    pub agent: Key,
+    /// Its UID.
+    pub uid: Uid,
+    /// Its Secret's name.
+    pub secret: Arc<str>,
+    /// The tokens; none if the credential is withdrawn.
+    pub tokens: Vec<TokenSpec>,
+    /// What is narrowed or missing, and why.
+    pub missing: Vec<Missing>,
+    /// Why the credential is withdrawn.
+    pub refusal: Option<Refusal>,
+    /// The lifetime of the shortest-lived token in seconds: all renew by it.
+    pub lifetime: u32,
+    /// Digest of all of the above.
+    pub plan: Digest,
+}
+
+/// Why a Secret is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// There is none yet.
+    New,
+    /// What the agent holds has changed.
+    Changed,
+    /// It is time.
+    Renewal,
+    /// Somebody else changed it.
+    Healed(Drift),
+    /// A key that signed it is no longer published.
+    KeyGone,
+}
+
+/// What is to be done with an agent's Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretStep {
+    /// Nothing.
+    Keep,
+    /// Create it.
+    Create(Issue),
+    /// Write its data, annotations, labels and owner.
+    Update(Uid, Issue, Cause),
+    /// Delete it and create it: it can't be mended in place, or was written for an agent that is gone.
+    Recreate(Uid, Issue, Cause),
+    /// Take files out without minting: no key can sign now.
+    Strip(Uid, Issue, Vec<Box<str>>),
+    /// Delete it.
+    Delete(Uid),
+}
+
+/// What is to be done with the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentStep {
+    /// Nothing.
+    Keep,
+    /// Add an ownerReference to the bound object.
+    Own(Uid),
+    /// Confirm by one GET that the bound object is gone; then plan again.
+    Confirm(Uid),
+    /// Find out by one GET why the bound pod is not seen; then plan again.
+    Look,
+    /// Delete it: why, for people.
+    Delete(Refusal),
+}
+
+/// How the credential stands once the plan is carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// Tokens are in the Secret, and fresh.
+    Fresh,
+    /// There is none, or it is withdrawn.
+    Absent(Refusal),
+    /// It can't be told.
+    Unknown(Refusal),
+    /// Nothing is said of it.
+    Unsaid,
+}
+
+/// The plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// For the agent's Secret.
+    pub secret: SecretStep,
+    /// For the agent.
+    pub agent: AgentStep,
+    /// How the credential stands then.
+    pub credential: Credential,
+    /// When to look again, whatever happens.
+    pub wake: Option<Timestamp>,
+}
+
+/// Plans for an agent.
+#[must_use]
+pub fn plan(world: &World, decision: &Decision, keys: &KeysSeen, now: Timestamp) -> Option<Plan> {
+    let agent = world.agent(&decision.agent)?;
+    let seen = world.secret(&decision.agent.sibling(agent.secret_name.clone()));
+    let ours = seen.filter(|s| s.agent == Some(agent.meta.uid));
+    let mut plan = Plan {
+        secret: SecretStep::Keep,
+        agent: AgentStep::Keep,
+        credential: Credential::Unsaid,
+        wake: decision.until,
+    };
+    match &decision.standing {
+        Standing::Allowed => {
+            if agent.bound.as_ref().is_some_and(super::Bound::is_exact)
+                && let Some(uid) = decision.bound_uid.filter(|u| !agent.owners.contains(u))
+            {
+                plan.agent = AgentStep::Own(uid);
+            }
+            allowed(&mut plan, agent, decision, seen, ours, keys, world, now);
+        }
+        Standing::Refused(refusal) => {
+            let pod = agent.bound.as_ref().is_some_and(|b| &*b.kind == "v1/Pod");
+            let unseen = matches!(refusal.reason, Reason::BoundObjectNotFound | Reason::BoundObjectNotSelected);
+            if pod && unseen {
+                plan.agent = AgentStep::Look;
+            }
+            let issue = issue(world, agent, decision, Some(refusal));
+            plan.credential = Credential::Absent(refusal.clone());
+            plan.secret = match ours {
+                Some(s) => match mend(s) {
+                    Some((cause, true)) => SecretStep::Recreate(s.meta.uid, issue, cause),
+                    Some((cause, false)) => SecretStep::Update(s.meta.uid, issue, cause),
+                    None if s.plan != issue.plan || !s.tokens.is_empty() => {
+                        SecretStep::Update(s.meta.uid, issue, Cause::Changed)
+                    }
+                    None => SecretStep::Keep,
+                },
+                None => SecretStep::Keep,
+            };
+        }
+        Standing::Unknown(refusal) => plan.credential = unknown(agent, ours, refusal, now),
+        Standing::Orphaned { object, confirmed: false, .. } => plan.agent = AgentStep::Confirm(*object),
+        Standing::Orphaned { confirmed: true, message, .. } => {
+            plan.agent = AgentStep::Delete(Refusal::new(Reason::BoundObjectNotFound, message.clone()));
+            plan.secret = ours.map_or(SecretStep::Keep, |s| SecretStep::Delete(s.meta.uid));
+        }
+        Standing::Ended => {
+            plan.agent = AgentStep::Delete(Refusal::new(
+                Reason::Expired,
+                "spec.ttlSecondsAfterExpired has passed since spec.expiresAt",
+            ));
+            plan.secret = ours.map_or(SecretStep::Keep, |s| SecretStep::Delete(s.meta.uid));
+        }
+        Standing::Deleting => {
+            let leaving = world.namespace(&decision.agent.namespace).is_none_or(|n| n.meta.deleting);
+            if let (Some(s), false) = (ours, leaving) {
+                plan.secret = SecretStep::Delete(s.meta.uid);
+            }
+        }
+    }
+    Some(plan)
+}
+
+#[expect(clippy::too_many_arguments, reason = "one step of `plan`, with what it has at hand")]
+fn allowed(
+    plan: &mut Plan,
+    agent: &Agent,
+    decision: &Decision,
+    seen: Option<&Credentials>,
+    ours: Option<&Credentials>,
+    keys: &KeysSeen,
+    world: &World,
+    now: Timestamp,
+) {
+    let issue = issue(world, agent, decision, None);
+    let Some(secret) = ours else {
+        if let Some(problem) = &keys.problem {
+            plan.credential = Credential::Absent(keys_unavailable(problem));
+            return;
+        }
+        plan.credential = Credential::Fresh;
+        plan.secret = match seen {
+            Some(of_old) => SecretStep::Recreate(of_old.meta.uid, issue, Cause::New),
+            None => SecretStep::Create(issue),
+        };
+        return;
+    };
+    let cause = mend(secret)
+        .or_else(|| (secret.plan != issue.plan).then_some((Cause::Changed, false)))
+        .or_else(|| {
+            let gone = secret.kids.iter().any(|k| !keys.good.contains(k));
+            (gone && keys.problem.is_none()).then_some((Cause::KeyGone, false))
+        })
+        .or_else(|| (secret.renew_at <= now).then_some((Cause::Renewal, false)));
+    match (cause, &keys.problem) {
+        (None, _) => plan.wake = [plan.wake, Some(secret.renew_at)].into_iter().flatten().min(),
+        (Some((cause, true)), None) => plan.secret = SecretStep::Recreate(secret.meta.uid, issue, cause),
+        (Some((cause, false)), None) => plan.secret = SecretStep::Update(secret.meta.uid, issue, cause),
+        (Some(_), Some(problem)) => {
+            let undue: Vec<_> = secret
+                .tokens
+                .iter()
+                .filter(|(file, digest)| {
+                    !issue.tokens.iter().any(|t| *t.file == **file && t.entitlement.digest() == *digest)
+                })
+                .map(|(file, _)| file.clone())
+                .collect();
+            let left = secret.tokens.len() - undue.len();
+            if !undue.is_empty() {
+                plan.secret = SecretStep::Strip(secret.meta.uid, issue, undue);
+            }
+            plan.wake = [plan.wake, Some(secret.expires_at).filter(|e| *e > now)].into_iter().flatten().min();
+            if left == 0 || secret.expires_at <= now {
+                plan.credential = Credential::Absent(keys_unavailable(problem));
+                return;
+            }
+        }
+    }
+    plan.credential = Credential::Fresh;
+}
+
+fn keys_unavailable(problem: &str) -> Refusal {
+    Refusal::new(Reason::KeysUnavailable, format!("no token can be signed: {problem}"))
+}
+
+/// Whether a Secret must be mended, and whether by making it anew.
+fn mend(secret: &Credentials) -> Option<(Cause, bool)> {
+    secret.drift.as_ref().map(|d| (Cause::Healed(d.clone()), d.what == Changed::Immutable))
+}
+
+/// An outage of the API server must not rewrite every status: something is said only where nothing was said
+/// yet, where the agent alone waits, or where its tokens have died meanwhile.
+fn unknown(agent: &Agent, ours: Option<&Credentials>, refusal: &Refusal, now: Timestamp) -> Credential {
+    let ready = agent.status.condition("Ready");
+    let silent = ready.is_none();
+    let said = ready.is_some_and(|c| c.status.is_none());
+    let dead = ready.is_some_and(|c| c.status == Some(true)) && ours.is_some_and(|s| s.expires_at <= now);
+    if silent || said || dead { Credential::Unknown(refusal.clone()) } else { Credential::Unsaid }
+}
+
+/// What an agent's Secret is to hold.
+fn issue(world: &World, agent: &Agent, decision: &Decision, refusal: Option<&Refusal>) -> Issue {
+    let (mut tokens, mut missing) = (Vec::new(), Vec::new());
+    if refusal.is_none() {
+        tokens.push(TokenSpec {
+            file: IDENTITY_KEY.into(),
+            grant: None,
+            resource: None,
+            entitlement: Entitlement {
+                audience: world.config().issuer.as_str().into(),
+                profile: TokenProfile::Identity,
+                subject: SubjectForm::Id,
+                algorithm: SigningAlgorithm::ES256,
+                roles: Vec::new(),
+                scopes: Vec::new(),
+                lifetime: decision.lifetime,
+                not_after: decision.not_after,
+            },
+        });
+    }
+    for grant in &decision.grants {
+        match (&grant.held, &grant.file, refusal) {
+            (Some(entitlement), Some(file), None) => {
+                tokens.push(TokenSpec {
+                    file: file.clone(),
+                    grant: Some(grant.grant.clone()),
+                    resource: Some(grant.resource.clone()),
+                    entitlement: entitlement.clone(),
+                });
+                if grant.refusal.is_none() {
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        missing.push(Missing {
+            grant: grant.grant.clone(),
+            resource: grant.resource.clone(),
+            refusal: refusal.cloned().or_else(|| grant.refusal.clone()),
+        });
+    }
+    let lifetime = tokens.iter().map(|t| t.entitlement.lifetime).min().unwrap_or(decision.lifetime);
+    let mut h = Hasher::new("plan v1");
+    h.part(decision.agent.to_string().as_bytes()).part(&decision.uid.0.to_be_bytes());
+    h.part(world.config().trust_domain.as_bytes());
+    for token in &tokens {
+        h.part(token.file.as_bytes()).part(&token.entitlement.digest().0);
+        h.parts(token.grant.iter().chain(&token.resource).map(|t| &**t).collect::<Vec<_>>().into_iter());
+    }
+    for m in &missing {
+        let (reason, message) =
+            m.refusal.as_ref().map_or(("", ""), |r| (r.reason.as_str(), r.message.as_str()));
+        h.parts([&*m.grant, &*m.resource, reason, message].into_iter());
+    }
+    if let Some(refusal) = refusal {
+        h.parts([refusal.reason.as_str(), &refusal.message].into_iter());
+    }
+    Issue {
+        agent: decision.agent.clone(),
+        uid: decision.uid,
+        secret: agent.secret_name.clone(),
+        tokens,
+        missing,
+        refusal: refusal.cloned(),
+        lifetime,
+        plan: h.finish(),
+    }
+}

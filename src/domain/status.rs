@@ -1,0 +1,291 @@
+//! The status of an agent, a grant and a resource, from what was decided.
+//!
+//! Invariant: nothing in a status changes with a renewal; transition times move only when a condition's status
+//! does, so a status that says the same is never written.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::plan::Credential;
+use super::seen::status_digest;
+use super::{Decision, Grant, Resource, SeenStatus, World, decide};
+use crate::api::{
+    AgentGrantStatus, AgentIdentityStatus, AgentResourceStatus, GrantState, GrantStatus, Reason,
+};
+
+/// The id of the agent of a UID: opaque, never reassigned (SPIFFE-ID §2).
+#[must_use]
+pub fn agent_id(trust_domain: &str, uid: super::Uid) -> String {
+    format!("spiffe://{trust_domain}/agent/{uid}")
+}
+
+/// Something to tell in an Event: a transition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// For the better.
+    pub good: bool,
+    /// Why.
+    pub reason: Reason,
+    /// For people.
+    pub note: String,
+}
+
+/// A status that differs from what was seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusChange<S> {
+    /// What to write.
+    pub status: S,
+    /// What to tell.
+    pub transitions: Vec<Transition>,
+}
+
+struct Said {
+    kind: &'static str,
+    status: Option<bool>,
+    reason: Reason,
+    message: String,
+}
+
+/// The API server takes messages of 32,768 characters; people read fewer.
+const LONGEST_MESSAGE: usize = 2048;
+
+fn conditions(
+    said: Vec<Said>,
+    old: &SeenStatus,
+    generation: i64,
+    now: Timestamp,
+) -> (Vec<Condition>, Vec<Transition>) {
+    let mut transitions = Vec::new();
+    let conditions = said
+        .into_iter()
+        .map(|s| {
+            let before = old.condition(s.kind);
+            let same = before.is_some_and(|b| b.status == s.status);
+            let told = match before {
+                // A first success makes no Event.
+                None => s.status == Some(false),
+                Some(b) => !same || (s.status == Some(false) && b.reason != Some(s.reason)),
+            };
+            if told && s.status.is_some() {
+                transitions.push(Transition {
+                    good: s.status == Some(true),
+                    reason: s.reason,
+                    note: s.message.clone(),
+                });
+            }
+            Condition {
+                type_: s.kind.to_owned(),
+                status: s.status.map_or("Unknown", |t| if t { "True" } else { "False" }).to_owned(),
+                reason: s.reason.as_str().to_owned(),
+                message: truncated(s.message),
+                observed_generation: Some(generation),
+                last_transition_time: Time(match before {
+                    Some(b) if same => b.since,
+                    _ => whole_second(now),
+                }),
+            }
+        })
+        .collect();
+    (conditions, transitions)
+}
+
+/// Kubernetes keeps times in whole seconds.
+fn whole_second(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+fn truncated(mut message: String) -> String {
+    if message.len() > LONGEST_MESSAGE {
+        let mut end = LONGEST_MESSAGE;
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
+
+/// The status of an agent, if it differs from what was seen.
+#[must_use]
+pub fn agent_status(
+    world: &World,
+    decision: &Decision,
+    credential: &Credential,
+    now: Timestamp,
+) -> Option<StatusChange<AgentIdentityStatus>> {
+    let agent = world.agent(&decision.agent).filter(|a| a.meta.uid == decision.uid)?;
+    let refusal = match credential {
+        Credential::Absent(r) | Credential::Unknown(r) => Some(r),
+        Credential::Fresh => None,
+        Credential::Unsaid => return None,
+    };
+    let unknown = matches!(credential, Credential::Unknown(_));
+    let withheld = refusal.filter(|_| !matches!(decision.standing, decide::Standing::Allowed));
+    let ready = Said {
+        kind: "Ready",
+        status: if unknown { None } else { Some(refusal.is_none()) },
+        reason: refusal.map_or(Reason::Issued, |r| r.reason),
+        message: refusal.map_or_else(
+            || format!("the credentials are in Secret {}", agent.secret_name),
+            |r| r.message.clone(),
+        ),
+    };
+    let grants: Vec<GrantStatus> = decision
+        .grants
+        .iter()
+        .map(|g| {
+            let held = g.held.as_ref().filter(|_| withheld.is_none());
+            GrantStatus {
+                name: g.grant.to_string(),
+                uid: g.uid.to_string(),
+                resource: g.resource.to_string(),
+                resource_uid: g.resource_uid.map(|u| u.to_string()),
+                state: if held.is_some() { g.state() } else { GrantState::Refused },
+                reason: withheld.or(g.refusal.as_ref()).map(|r| r.reason.as_str().to_owned()),
+                roles: held.map(|h| h.roles.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+                scopes: held.map(|h| h.scopes.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+                digest: held.map(|h| h.digest().to_string()),
+            }
+        })
+        .take(256)
+        .collect();
+    let all = decision.grants.len();
+    let held = if withheld.is_some() { 0 } else { decision.grants.iter().filter(|g| g.held.is_some()).count() };
+    let (conditions, transitions) = conditions(
+        vec![ready, grants_held(decision, withheld.map(|r| r.reason), unknown, held)],
+        &agent.status,
+        agent.generation,
+        now,
+    );
+    let exact = agent.bound.as_ref().is_some_and(super::Bound::is_exact);
+    let status = AgentIdentityStatus {
+        agent_id: Some(agent_id(&world.config().trust_domain, agent.meta.uid)),
+        secret_name: Some(agent.secret_name.to_string()),
+        bound_object_uid: match agent.status.bound_uid {
+            // The very object that the agent is bound to, once and for all.
+            Some(uid) if exact => Some(uid),
+            _ => decision
+                .bound_uid
+                .filter(|u| agent.bound.as_ref().is_some_and(|b| b.uid.is_none_or(|want| want == *u))),
+        }
+        .map(|u| u.to_string()),
+        grants_held: Some(format!("{held}/{all}")),
+        conditions,
+        grants,
+        observed_generation: Some(agent.generation),
+    };
+    (status_digest(&status) != agent.status.digest).then_some(StatusChange { status, transitions })
+}
+
+fn grants_held(decision: &Decision, withheld: Option<Reason>, unknown: bool, held: usize) -> Said {
+    let all = decision.grants.len();
+    let troubled: Vec<_> =
+        decision.grants.iter().filter_map(|g| g.refusal.as_ref().map(|r| (&g.grant, r))).collect();
+    let (status, reason, message) = match (withheld, troubled.first()) {
+        _ if unknown => (None, Reason::Unknown, format!("of {all} grants; see Ready")),
+        (Some(reason), _) if all > 0 => (Some(false), reason, format!("0 of {all} grants are held: see Ready")),
+        (None, Some((_, first))) => {
+            let list: Vec<_> = troubled
+                .iter()
+                .take(5)
+                .map(|(grant, r)| format!("AgentGrant {grant}: {}: {}", r.reason, r.message))
+                .collect();
+            let more = if troubled.len() > 5 { format!("; and {} more", troubled.len() - 5) } else { String::new() };
+            (Some(false), first.reason, format!("{held} of {all} grants are held: {}{more}", list.join("; ")))
+        }
+        _ => (Some(true), Reason::Issued, format!("{held} of {all} grants are held")),
+    };
+    Said { kind: "GrantsHeld", status, reason, message }
+}
+
+/// The status of a grant, if it differs from what was seen.
+#[must_use]
+pub fn grant_status(world: &World, grant: &Grant, now: Timestamp) -> Option<StatusChange<AgentGrantStatus>> {
+    let tally = world.grant_tally(&grant.meta.key);
+    let (_, unknown_names) = world.selected_by(grant);
+    let absent = i64::try_from(unknown_names.len()).unwrap_or(i64::MAX);
+    let refused = tally.refused + absent;
+    let mut reasons: Vec<_> = tally.reasons.iter().map(|(r, n)| (*r, *n)).collect();
+    reasons.sort_unstable();
+    let (status, reason, message) = if absent > 0 {
+        let names: Vec<_> = unknown_names.iter().take(10).map(|n| &**n).collect();
+        (
+            false,
+            Reason::AgentNotFound,
+            format!(
+                "spec.agents.names: AgentIdentity {} does not exist in namespace {}; the grant is held when it comes",
+                names.join(", "),
+                grant.meta.key.namespace
+            ),
+        )
+    } else if let Some((reason, _)) = reasons.first().copied() {
+        let detail = refusal_of_grant(world, grant, now).unwrap_or_else(|| {
+            let list: Vec<_> = reasons.iter().map(|(r, n)| format!("{r}: {n} agents")).collect();
+            format!("{}; see the agents' condition GrantsHeld", list.join(", "))
+        });
+        (false, reason, detail)
+    } else if tally.held == 0 {
+        (false, Reason::AgentNotFound, "spec.agents: selects no agent of this namespace yet".to_owned())
+    } else {
+        (true, Reason::Issued, format!("held by {} agents", tally.held))
+    };
+    let said = vec![Said { kind: "Ready", status: Some(status), reason, message }];
+    let (conditions, transitions) = conditions(said, &grant.status, grant.generation, now);
+    let status = AgentGrantStatus {
+        conditions,
+        held: Some(tally.held),
+        refused: Some(refused),
+        observed_generation: Some(grant.generation),
+    };
+    (status_digest(&status) != grant.status.digest).then_some(StatusChange { status, transitions })
+}
+
+/// The message of the first agent to which a grant is refused or narrowed, and which agent that is.
+fn refusal_of_grant(world: &World, grant: &Grant, now: Timestamp) -> Option<String> {
+    world.selected_by(grant).0.iter().take(50).find_map(|key| {
+        let decision = decide::decide(world, key, now)?;
+        let withheld = match decision.standing {
+            decide::Standing::Refused(r) => Some(r),
+            _ => None,
+        };
+        let refusal = decision
+            .grants
+            .into_iter()
+            .find(|g| g.uid == grant.meta.uid)
+            .and_then(|g| withheld.or(g.refusal))?;
+        Some(format!("AgentIdentity {}: {}: {}", key.name, refusal.reason, refusal.message))
+    })
+}
+
+/// The status of a resource, if it differs from what was seen.
+#[must_use]
+pub fn resource_status(
+    world: &World,
+    resource: &Resource,
+    now: Timestamp,
+) -> Option<StatusChange<AgentResourceStatus>> {
+    let refusal = decide::resource_refusal(world, resource);
+    let said = vec![Said {
+        kind: "Accepted",
+        status: Some(refusal.is_none()),
+        reason: refusal.as_ref().map_or(Reason::Issued, |r| r.reason),
+        message: refusal.map_or_else(
+            || {
+                if resource.allow.is_empty() {
+                    "grants are served; spec.allow is empty, so no namespace may be granted it yet".to_owned()
+                } else {
+                    "grants of the namespaces in spec.allow are served".to_owned()
+                }
+            },
+            |r| r.message,
+        ),
+    }];
+    let (conditions, transitions) = conditions(said, &resource.status, resource.generation, now);
+    let status = AgentResourceStatus {
+        conditions,
+        holders: Some(world.holders(&resource.meta.key.name)),
+        observed_generation: Some(resource.generation),
+    };
+    (status_digest(&status) != resource.status.digest).then_some(StatusChange { status, transitions })
+}
