@@ -1,1 +1,32 @@
-//! Keys, JWS, JWK sets. A leaf: uses no other room.
+//! Keys, JWS, JWK sets. A leaf: uses no other room, reads no clock, does no I/O.
+//!
+//! One crypto provider, `aws-lc-rs`: it signs here, verifies through `jsonwebtoken` and speaks TLS through `rustls`.
+//! Invariants: private key material leaves only through [`SigningKey::to_pkcs8_pem`], wrapped in a [`Secret`];
+//! a key is used with exactly one algorithm (RFC 8725 §3.1); a token is trusted only once [`verify()`] returned it.
+
+mod jwk;
+mod key;
+mod secret;
+mod strict_json;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+pub use jwk::{Jwk, JwkError, JwkSet, ParsedSet, SkippedKey};
+pub use key::{Algorithm, KeyError, SignError, SigningKey, UnknownAlgorithm};
+pub use secret::Secret;
+pub use verify::{CHECKS, Expect, Inspected, MAX_TOKEN_BYTES, Typ, Verified, VerifyError, inspect, verify};
+
+/// Makes `aws-lc-rs` the process-wide provider of `rustls` and `jsonwebtoken`.
+///
+/// Call it first in `main`; further calls, from any thread, return once the first has finished.
+pub fn install_provider() {
+    static INSTALLED: std::sync::Once = std::sync::Once::new();
+    INSTALLED.call_once(|| {
+        // Both refuse only when a default stands already. aws-lc-rs is the only provider compiled in, so a
+        // default that stands is this one.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+    });
+}

@@ -1,0 +1,376 @@
+//! Strict verification of our tokens (RFC 7519 §7.2, RFC 8725, RFC 9068 §4). Invariants: a [`Verified`] exists only
+//! for a token that passed every check; time is an argument; neither an error nor a result holds the signature.
+//!
+//! `jsonwebtoken` checks the signature alone. The rest is here, because its own validation accepts absent claims
+//! and looks at neither `typ` nor `crit` nor a future `iat`.
+
+use std::str::FromStr;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::{
+    Algorithm, JwkSet, install_provider,
+    strict_json::{self, quoted},
+};
+
+/// Longer tokens are refused unread, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+/// The names of the checks, in the order in which they are made; see [`VerifyError::check`].
+pub const CHECKS: [&str; 15] = [
+    "size",
+    "format",
+    "json",
+    "crit",
+    "typ",
+    "alg",
+    "kid",
+    "key-alg",
+    "signature",
+    "claims",
+    "iss",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+];
+
+/// The kinds of token, told apart by the header's `typ` (RFC 8725 §3.11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Typ {
+    /// An access token (RFC 9068 §2.1).
+    Access,
+    /// An agent's identity token (JWT-SVID).
+    Identity,
+}
+
+impl Typ {
+    /// The spelling that we sign.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "at+jwt",
+            Self::Identity => "JWT",
+        }
+    }
+
+    /// Whether a header's `typ` says this: a media type, compared without case, `application/` optional
+    /// (RFC 7515 §4.1.9).
+    #[must_use]
+    pub fn matches(self, typ: &str) -> bool {
+        const PREFIX: &str = "application/";
+        let bare = match typ.split_at_checked(PREFIX.len()) {
+            Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
+            _ => typ,
+        };
+        bare.eq_ignore_ascii_case(self.as_str())
+    }
+
+    /// RFC 9068 §2.2 for access tokens; the same without `client_id` for identity tokens.
+    const fn required_claims(self) -> &'static [&'static str] {
+        match self {
+            Self::Access => &["iss", "exp", "aud", "sub", "client_id", "iat", "jti"],
+            Self::Identity => &["iss", "sub", "aud", "exp", "iat", "jti"],
+        }
+    }
+}
+
+/// What a token must be to be accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Expect<'a> {
+    /// `iss`, compared byte for byte.
+    pub issuer: &'a str,
+    /// The one `aud`, compared byte for byte.
+    pub audience: &'a str,
+    /// The kind of token.
+    pub typ: Typ,
+    /// By how many seconds the signer's clock may differ.
+    pub leeway: u32,
+    /// The time, in seconds since the epoch.
+    pub now: i64,
+}
+
+/// Why a token is refused. Values shown come from the token: escaped and shortened.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum VerifyError {
+    /// Too long to be read.
+    #[error("the token has {0} bytes, more than {MAX_TOKEN_BYTES}")]
+    Size(usize),
+    /// Not a compact JWS.
+    #[error("not a compact JWS: three parts of canonical base64url without padding, joined by dots")]
+    Format,
+    /// Header or claims are not an object with unique members.
+    #[error("the {part} is not a JSON object with unique members: {problem}")]
+    Json {
+        /// `header` or `claims`.
+        part: &'static str,
+        /// What the parser found.
+        problem: String,
+    },
+    /// The header has critical extensions, none of which is understood.
+    #[error("the header has the member \"crit\": no extension is understood")]
+    Crit,
+    /// Another kind of token, or none said.
+    #[error("the header's typ is {found}, expected {expected:?}")]
+    Typ {
+        /// What the header says.
+        found: String,
+        /// What was asked for.
+        expected: &'static str,
+    },
+    /// An algorithm outside the allowlist, `none` among them.
+    #[error("the header's alg is {0}, expected ES256 or RS256")]
+    Alg(String),
+    /// The key is not in the set.
+    #[error("no key has the header's kid {0}")]
+    Kid(String),
+    /// The key is for another algorithm than the header says.
+    #[error("the header's alg is {header}, but its key is for {key}")]
+    KeyAlg {
+        /// The header's algorithm.
+        header: Algorithm,
+        /// The key's algorithm.
+        key: Algorithm,
+    },
+    /// Not signed by that key, or changed since.
+    #[error("the signature does not match")]
+    Signature,
+    /// A required claim is absent or of the wrong type, or an optional one is of the wrong type.
+    #[error("the claim {claim} is {problem}")]
+    Claim {
+        /// The claim at fault.
+        claim: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Another issuer.
+    #[error("iss is {found}, expected {expected:?}")]
+    Iss {
+        /// What the token says.
+        found: String,
+        /// What was asked for.
+        expected: String,
+    },
+    /// For somebody else.
+    #[error("aud is {found}, expected {expected:?}")]
+    Aud {
+        /// What the token says.
+        found: String,
+        /// What was asked for.
+        expected: String,
+    },
+    /// No longer valid.
+    #[error("expired: exp is {exp}, now is {now}")]
+    Exp {
+        /// Seconds since the epoch.
+        exp: i64,
+        /// Seconds since the epoch.
+        now: i64,
+    },
+    /// Not yet valid.
+    #[error("not yet valid: nbf is {nbf}, now is {now}")]
+    Nbf {
+        /// Seconds since the epoch.
+        nbf: i64,
+        /// Seconds since the epoch.
+        now: i64,
+    },
+    /// Made in the future.
+    #[error("issued in the future: iat is {iat}, now is {now}")]
+    Iat {
+        /// Seconds since the epoch.
+        iat: i64,
+        /// Seconds since the epoch.
+        now: i64,
+    },
+}
+
+impl VerifyError {
+    /// The name of the check that failed, one of [`CHECKS`]; the checks before it passed.
+    #[must_use]
+    pub const fn check(&self) -> &'static str {
+        match self {
+            Self::Size(_) => "size",
+            Self::Format => "format",
+            Self::Json { .. } => "json",
+            Self::Crit => "crit",
+            Self::Typ { .. } => "typ",
+            Self::Alg(_) => "alg",
+            Self::Kid(_) => "kid",
+            Self::KeyAlg { .. } => "key-alg",
+            Self::Signature => "signature",
+            Self::Claim { .. } => "claims",
+            Self::Iss { .. } => "iss",
+            Self::Aud { .. } => "aud",
+            Self::Exp { .. } => "exp",
+            Self::Nbf { .. } => "nbf",
+            Self::Iat { .. } => "iat",
+        }
+    }
+}
+
+/// A token that passed every check.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verified {
+    /// The algorithm that it was signed with.
+    pub algorithm: Algorithm,
+    /// The key that signed it.
+    pub kid: String,
+    /// Its claims.
+    pub claims: Map<String, Value>,
+}
+
+/// What a token says about itself. **Untrusted**: nobody has checked the signature; for display alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inspected {
+    /// The header as it stands in the token.
+    pub header: Map<String, Value>,
+    /// The claims as they stand in the token.
+    pub claims: Map<String, Value>,
+}
+
+struct Parts<'a> {
+    untrusted: Inspected,
+    signed: &'a str,
+    signature: &'a str,
+}
+
+/// Reads a token without checking its signature.
+///
+/// # Errors
+/// [`VerifyError`] of the checks `size`, `format` and `json`.
+pub fn inspect(token: &str) -> Result<Inspected, VerifyError> {
+    split(token).map(|parts| parts.untrusted)
+}
+
+/// Verifies a token against the issuer's keys and what is expected of it.
+///
+/// # Errors
+/// [`VerifyError`] of the first check that fails, in the order of [`CHECKS`].
+pub fn verify(token: &str, keys: &JwkSet, expect: &Expect<'_>) -> Result<Verified, VerifyError> {
+    let Parts { untrusted: Inspected { header, claims }, signed, signature } = split(token)?;
+    let (algorithm, kid) = verify_signature(&header, signed, signature, keys, expect.typ)?;
+    verify_claims(&claims, expect)?;
+    Ok(Verified { algorithm, kid, claims })
+}
+
+fn split(token: &str) -> Result<Parts<'_>, VerifyError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(VerifyError::Size(token.len()));
+    }
+    let (signed, signature) = token.rsplit_once('.').ok_or(VerifyError::Format)?;
+    let (header, claims) = signed.split_once('.').ok_or(VerifyError::Format)?;
+    // The engine refuses padding, the dot of a fourth part and non-zero trailing bits: one spelling per token.
+    let decode = |part| URL_SAFE_NO_PAD.decode(part).map_err(|_| VerifyError::Format);
+    let (header, claims) = (decode(header)?, decode(claims)?);
+    decode(signature)?;
+    let object = |part, json: &[u8]| {
+        strict_json::object(json).map_err(|error| VerifyError::Json { part, problem: error.to_string() })
+    };
+    let untrusted = Inspected { header: object("header", &header)?, claims: object("claims", &claims)? };
+    Ok(Parts { untrusted, signed, signature })
+}
+
+fn verify_signature(
+    header: &Map<String, Value>,
+    signed: &str,
+    signature: &str,
+    keys: &JwkSet,
+    expected: Typ,
+) -> Result<(Algorithm, String), VerifyError> {
+    if header.contains_key("crit") {
+        return Err(VerifyError::Crit);
+    }
+    match header.get("typ") {
+        Some(Value::String(typ)) if expected.matches(typ) => {}
+        other => return Err(VerifyError::Typ { found: shown(other), expected: expected.as_str() }),
+    }
+    let alg = header.get("alg");
+    let algorithm = alg
+        .and_then(Value::as_str)
+        .and_then(|name| Algorithm::from_str(name).ok())
+        .ok_or_else(|| VerifyError::Alg(shown(alg)))?;
+    // jku, jwk and x5u are never followed: the key comes from the issuer's set or not at all.
+    let kid = header.get("kid");
+    let (kid, key) = kid
+        .and_then(Value::as_str)
+        .and_then(|kid| Some((kid, keys.find(kid)?)))
+        .ok_or_else(|| VerifyError::Kid(shown(kid)))?;
+    if key.algorithm() != algorithm {
+        return Err(VerifyError::KeyAlg { header: algorithm, key: key.algorithm() });
+    }
+    install_provider();
+    let signature_algorithm = match algorithm {
+        Algorithm::ES256 => jsonwebtoken::Algorithm::ES256,
+        Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,
+    };
+    let decoding_key = key.decoding_key().map_err(|_| VerifyError::Signature)?;
+    match jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &decoding_key, signature_algorithm) {
+        Ok(true) => Ok((algorithm, kid.to_owned())),
+        Ok(false) | Err(_) => Err(VerifyError::Signature),
+    }
+}
+
+fn verify_claims(claims: &Map<String, Value>, expect: &Expect<'_>) -> Result<(), VerifyError> {
+    for claim in expect.typ.required_claims() {
+        match claims.get(*claim) {
+            None => return Err(VerifyError::Claim { claim, problem: "missing" }),
+            Some(Value::String(text)) if text.is_empty() => {
+                return Err(VerifyError::Claim { claim, problem: "empty" });
+            }
+            Some(_) => {}
+        }
+    }
+    let text = |claim| match claims.get(claim) {
+        Some(Value::String(_)) | None => Ok(()),
+        Some(_) => Err(VerifyError::Claim { claim, problem: "not a string" }),
+    };
+    ["iss", "sub", "client_id", "jti"].into_iter().try_for_each(text)?;
+    let exp = seconds(claims, "exp")?;
+    let iat = seconds(claims, "iat")?;
+    let nbf = claims.contains_key("nbf").then(|| seconds(claims, "nbf")).transpose()?;
+
+    if claims.get("iss").and_then(Value::as_str) != Some(expect.issuer) {
+        return Err(VerifyError::Iss { found: shown(claims.get("iss")), expected: expect.issuer.to_owned() });
+    }
+    // One audience, and no other beside it: a second party could pass the token on to the first.
+    let audience = match claims.get("aud") {
+        Some(Value::Array(items)) if items.len() == 1 => items.first(),
+        other => other,
+    };
+    if audience.and_then(Value::as_str) != Some(expect.audience) {
+        return Err(VerifyError::Aud {
+            found: shown(claims.get("aud")),
+            expected: expect.audience.to_owned(),
+        });
+    }
+    let (now, leeway) = (expect.now, i64::from(expect.leeway));
+    if exp <= now.saturating_sub(leeway) {
+        return Err(VerifyError::Exp { exp, now });
+    }
+    let latest = now.saturating_add(leeway);
+    match nbf {
+        Some(nbf) if nbf > latest => return Err(VerifyError::Nbf { nbf, now }),
+        _ => {}
+    }
+    if iat > latest {
+        return Err(VerifyError::Iat { iat, now });
+    }
+    Ok(())
+}
+
+/// A time claim. RFC 7519 §2 allows fractions; we sign whole seconds and accept nothing else.
+fn seconds(claims: &Map<String, Value>, claim: &'static str) -> Result<i64, VerifyError> {
+    let value = claims.get(claim).and_then(Value::as_i64);
+    value.ok_or(VerifyError::Claim { claim, problem: "not a whole number of seconds since the epoch" })
+}
+
+fn shown(value: Option<&Value>) -> String {
+    match value {
+        None => "missing".to_owned(),
+        Some(Value::String(text)) => quoted(text),
+        Some(other) => quoted(&other.to_string()),
+    }
+}
