@@ -1,11 +1,10 @@
 //! AgentGrant: these agents hold these rights on that resource, until then.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::core::{ListMerge, Rule};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::LabelSelector;
+use super::{LabelSelector, rules};
 
 /// Rights of agents of this namespace on one resource. They are held as far as the resource allows this
 /// namespace.
@@ -18,6 +17,7 @@ use super::LabelSelector;
     status = "AgentGrantStatus",
     shortname = "agr",
     category = "agentid",
+    doc = "Rights of agents of this namespace on one resource. They are held as far as the resource allows this namespace.",
     derive = "PartialEq",
     derive = "Default",
     selectable = ".spec.resource",
@@ -42,11 +42,11 @@ use super::LabelSelector;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.application)")
-        .message("exactly one form must be set: application"),
+        .message("exactly one form must be set: application, such as application: {roles: [triager]}")
+        .reason(Reason::FieldValueRequired),
     validation = Rule::new("!has(self.notBefore) || !has(self.expiresAt) || self.notBefore < self.expiresAt")
-        .message("expiresAt must be after notBefore"),
-    validation = Rule::new("!has(self.secretKey) || self.secretKey != 'identity.jwt'")
-        .message("secretKey identity.jwt is the agent's own identity token: choose another name")
+        .message("expiresAt must be after notBefore")
+        .field_path(".expiresAt")
 )]
 pub struct AgentGrantSpec {
     /// Which agents of this namespace.
@@ -54,7 +54,7 @@ pub struct AgentGrantSpec {
     /// The name of an AgentResource.
     #[schemars(
         length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+        regex(pattern = rules::OBJECT_NAME)
     )]
     pub resource: String,
     /// The agent's own rights; both lists empty: it may authenticate there.
@@ -62,16 +62,20 @@ pub struct AgentGrantSpec {
     pub application: Option<Application>,
     /// Not held before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rules::time("notBefore"))]
     pub not_before: Option<Time>,
     /// Not held from then on. No token outlives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rules::time("expiresAt"))]
     pub expires_at: Option<Time>,
     /// Deliver a token in the agents' Secrets under this key, such as `tickets.jwt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 5, max = 253),
-        regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_-])?\.jwt$")
+        regex(pattern = rules::TOKEN_FILE)
     )]
+    #[x_kube(validation = Rule::new("self != 'identity.jwt'")
+        .message("secretKey identity.jwt is the agent's own identity token: choose another name, such as tickets.jwt"))]
     pub secret_key: Option<String>,
 }
 
@@ -79,12 +83,12 @@ pub struct AgentGrantSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(
     validation = Rule::new("has(self.names) != has(self.selector)")
-        .message("exactly one of names and selector must be set")
+        .message("exactly one of names and selector must be set; selector: {} selects all agents of the namespace")
 )]
 pub struct AgentSelection {
     /// These agents, whether they exist yet or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), inner(length(min = 1, max = 63)))]
+    #[schemars(length(min = 1, max = 128), inner(length(min = 1, max = 63), regex(pattern = rules::OBJECT_NAME)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub names: Option<Vec<String>>,
     /// All agents with such labels; `{}` selects all of the namespace.
@@ -97,12 +101,12 @@ pub struct AgentSelection {
 pub struct Application {
     /// Roles, as the `roles` claim (RFC 9068 §2.2.3.1).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = r"^[!#-\[\]-~]+$")))]
+    #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = rules::SCOPE_TOKEN)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub roles: Vec<String>,
     /// Scopes, as the `scope` claim (RFC 9068 §2.2.3).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = r"^[!#-\[\]-~]+$")))]
+    #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = rules::SCOPE_TOKEN)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub scopes: Vec<String>,
 }

@@ -1,12 +1,11 @@
 //! AgentIdentity: this agent exists, who answers for it, whom it lives and dies with.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::core::{ListMerge, Rule};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Reason;
+use super::{Reason, rules};
 
 /// An AI agent with an identity of its own. Its credentials are in the Secret that the status names.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -19,6 +18,7 @@ use super::Reason;
     status = "AgentIdentityStatus",
     shortname = "aid",
     category = "agentid",
+    doc = "An AI agent with an identity of its own. Its credentials are in the Secret that the status names.",
     derive = "PartialEq",
     derive = "Default",
     selectable = ".spec.secretName",
@@ -39,18 +39,15 @@ use super::Reason;
         priority = 1
     ),
     validation = Rule::new("size(self.metadata.name) <= 63")
-        .message("metadata.name: must be at most 63 characters")
+        .message("metadata.name must be at most 63 characters: choose a shorter name")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.boundObjectRef) == has(oldSelf.boundObjectRef) && (!has(self.boundObjectRef) || self.boundObjectRef == oldSelf.boundObjectRef)")
-        .message("boundObjectRef is immutable: create another AgentIdentity instead"),
-    validation = Rule::new("has(self.secretName) == has(oldSelf.secretName) && (!has(self.secretName) || self.secretName == oldSelf.secretName)")
-        .message("secretName is immutable: create another AgentIdentity instead"),
-    validation = Rule::new("!has(self.tokenLifetime) || !self.tokenLifetime.matches('^([0-9]{1,7}(s|m|h)){1,3}$') || (duration(self.tokenLifetime) >= duration('10m') && duration(self.tokenLifetime) <= duration('24h'))")
-        .message("tokenLifetime must be between 10m and 24h"),
+    validation = rules::immutable("boundObjectRef", "AgentIdentity"),
+    validation = rules::immutable("secretName", "AgentIdentity"),
     validation = Rule::new("!has(self.ttlSecondsAfterExpired) || has(self.expiresAt)")
-        .message("ttlSecondsAfterExpired needs expiresAt")
+        .message("ttlSecondsAfterExpired needs expiresAt: set it too")
+        .field_path(".ttlSecondsAfterExpired")
 )]
 pub struct AgentIdentitySpec {
     /// A name for people; may change at any time.
@@ -74,15 +71,17 @@ pub struct AgentIdentitySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+        regex(pattern = rules::OBJECT_NAME)
     )]
     pub secret_name: Option<String>,
     /// How long a token in the Secret lives: 10m to 24h; the configuration's (1h) when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 24), regex(pattern = r"^([0-9]{1,7}(s|m|h)){1,3}$"))]
+    #[schemars(length(max = 24))]
+    #[x_kube(validation = rules::lifetime("tokenLifetime", "10m", "24h"))]
     pub token_lifetime: Option<String>,
     /// When the agent's time is over. No token outlives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rules::time("expiresAt"))]
     pub expires_at: Option<Time>,
     /// Delete the agent this many seconds after `expiresAt`; never when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,7 +98,7 @@ pub struct Sponsor {
     /// User or Group.
     pub kind: SponsorKind,
     /// The name as Kubernetes' authentication gives it.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = rules::ONE_LINE))]
     pub name: String,
 }
 
@@ -119,18 +118,18 @@ pub struct BoundObjectRef {
     /// Group and version, such as `v1` or `apps/v1`.
     #[schemars(
         length(min = 1, max = 317),
-        regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[a-z0-9]+$")
+        regex(pattern = rules::GROUP_VERSION)
     )]
     pub api_version: String,
     /// The kind, such as `Pod` or `Deployment`.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Z][A-Za-z0-9]*$"))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = rules::KIND))]
     pub kind: String,
     /// The name, in the agent's namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
     pub name: String,
     /// Bind to the object of this UID alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(equal = 36), regex(pattern = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"))]
+    #[schemars(length(max = 36), regex(pattern = rules::UID))]
     pub uid: Option<String>,
 }
 
@@ -194,11 +193,11 @@ pub struct GrantStatus {
     pub reason: Option<String>,
     /// The roles held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 128), inner(length(max = 128)))]
     pub roles: Vec<String>,
     /// The scopes held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 128), inner(length(max = 128)))]
     pub scopes: Vec<String>,
     /// A digest of the rest of the answer (audience, profile, subject).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,12 +1,15 @@
 //! AgentResource: this service exists, what it offers, and from which namespaces it may be granted.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::core::{ListMerge, Rule};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::LabelSelector;
+use super::{LabelSelector, rules};
+
+/// Holds for access tokens' audiences: a scheme, a host without user, perhaps a port, a path; or a URN
+/// (RFC 8141). What has characters that no audience may have is refused by that rule alone.
+const ABSOLUTE_URI: &str = r#"(has(self.tokenProfile) && self.tokenProfile == 'Identity') || !self.audience.matches(r'^[!"$-~]+$') || self.audience.matches(r'^[a-z][a-z0-9+.-]*://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$') || self.audience.matches(r'^urn:[a-z0-9][a-z0-9-]{0,31}:[!-~]+$')"#;
 
 /// A service that agents may be granted rights on. Nothing is grantable by default: see `allow`.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,6 +20,7 @@ use super::LabelSelector;
     status = "AgentResourceStatus",
     shortname = "ares",
     category = "agentid",
+    doc = "A service that agents may be granted rights on. Nothing is grantable by default: see spec.allow.",
     derive = "PartialEq",
     derive = "Default",
     selectable = ".spec.audience",
@@ -39,39 +43,48 @@ use super::LabelSelector;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.audience == oldSelf.audience")
-        .message("audience is immutable: create another AgentResource instead"),
-    validation = Rule::new("has(self.tokenProfile) == has(oldSelf.tokenProfile) && (!has(self.tokenProfile) || self.tokenProfile == oldSelf.tokenProfile)")
-        .message("tokenProfile is immutable, since no audience may ever take both token kinds: create another AgentResource instead"),
-    validation = Rule::new("(has(self.tokenProfile) && self.tokenProfile == 'Identity') || self.audience.matches('^[a-z][a-z0-9+.-]*://[A-Za-z0-9._:\\\\[\\\\]-]+([/?][!-~]*)?$') || self.audience.matches('^urn:[a-z0-9][a-z0-9-]{0,31}:[!-~]+$')")
-        .message("audience must be an absolute URI with a host, such as https://tickets.example.com, or a urn (tokenProfile Access)"),
-    validation = Rule::new("!self.audience.contains('#')")
-        .message("audience must have no fragment (RFC 8707 section 2)"),
+    validation = Rule::new("(has(self.tokenProfile) ? self.tokenProfile : 'Access') == (has(oldSelf.tokenProfile) ? oldSelf.tokenProfile : 'Access')")
+        .message("tokenProfile is immutable, since no audience may ever take both token kinds: create another AgentResource instead")
+        .field_path(".tokenProfile")
+        .reason(Reason::FieldValueForbidden),
+    validation = Rule::new(ABSOLUTE_URI)
+        .message("audience must be an absolute URI, such as https://tickets.example.com or urn:example:tickets, where tokenProfile is Access (the default)")
+        .field_path(".audience"),
     validation = Rule::new("!has(self.subject) || (has(self.tokenProfile) && self.tokenProfile == 'Identity')")
-        .message("subject needs tokenProfile Identity: an access token's subject is always the agent id"),
-    validation = Rule::new("!(has(self.tokenProfile) && self.tokenProfile == 'Identity') || ((!has(self.roles) || size(self.roles) == 0) && (!has(self.scopes) || size(self.scopes) == 0))")
-        .message("roles and scopes need tokenProfile Access: an identity token only authenticates"),
-    validation = Rule::new("!has(self.maxTokenLifetime) || !self.maxTokenLifetime.matches('^([0-9]{1,7}(s|m|h)){1,3}$') || (duration(self.maxTokenLifetime) >= duration('1m') && duration(self.maxTokenLifetime) <= duration('24h'))")
-        .message("maxTokenLifetime must be between 1m and 24h")
+        .message("subject needs tokenProfile: Identity; an access token's subject is always the agent id: leave it out")
+        .field_path(".subject"),
+    validation = Rule::new("!(has(self.tokenProfile) && self.tokenProfile == 'Identity') || !has(self.roles) || size(self.roles) == 0")
+        .message("roles need tokenProfile: Access; an identity token only authenticates: leave them out")
+        .field_path(".roles"),
+    validation = Rule::new("!(has(self.tokenProfile) && self.tokenProfile == 'Identity') || !has(self.scopes) || size(self.scopes) == 0")
+        .message("scopes need tokenProfile: Access; an identity token only authenticates: leave them out")
+        .field_path(".scopes")
 )]
 pub struct AgentResourceSpec {
     /// The `aud` of its tokens; unique in the cluster, the older AgentResource wins. Immutable.
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[!-~]+$"))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = rules::AUDIENCE))]
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("audience is immutable: create another AgentResource instead")
+        .reason(Reason::FieldValueForbidden))]
     pub audience: String,
     /// `Access` (RFC 9068 `at+jwt`) when absent, or `Identity` (`JWT`, for parties that only authenticate).
     /// Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "TokenProfile")]
     pub token_profile: Option<TokenProfile>,
     /// `Id` when absent: `sub` is the agent id. `Name`: `spiffe://<trust domain>/ns/<ns>/agent/<name>`, for
     /// parties whose trust is written down beforehand (Identity only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SubjectForm")]
     pub subject: Option<SubjectForm>,
     /// How its tokens are signed; `ES256` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SigningAlgorithm")]
     pub signing_algorithm: Option<SigningAlgorithm>,
     /// No token for it lives longer: 1m to 24h. Below 10m its grants are on demand only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 24), regex(pattern = r"^([0-9]{1,7}(s|m|h)){1,3}$"))]
+    #[schemars(length(max = 24))]
+    #[x_kube(validation = rules::lifetime("maxTokenLifetime", "1m", "24h"))]
     pub max_token_lifetime: Option<String>,
     /// The roles that it offers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -93,7 +106,7 @@ pub struct AgentResourceSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Offer {
     /// The name as it stands in tokens: a scope-token of RFC 6749 §3.3.
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[!#-\[\]-~]+$"))]
+    #[schemars(length(min = 1, max = 128), regex(pattern = rules::SCOPE_TOKEN))]
     pub name: String,
     /// What it lets an agent do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,11 +124,11 @@ pub struct Allowance {
     /// The roles that they may grant. Roles and scopes both absent: all that is offered; one absent: none of
     /// that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128), inner(length(min = 1, max = 128)))]
+    #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = rules::SCOPE_TOKEN)))]
     pub roles: Option<Vec<String>>,
     /// The scopes that they may grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128), inner(length(min = 1, max = 128)))]
+    #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = rules::SCOPE_TOKEN)))]
     pub scopes: Option<Vec<String>>,
     /// The modes in which they may be granted; Application alone when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

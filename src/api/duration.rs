@@ -2,9 +2,6 @@
 
 use thiserror::Error;
 
-/// The pattern of a duration in a schema. Digits are bounded so that no value overflows in CEL.
-pub const PATTERN: &str = "^([0-9]{1,7}(s|m|h)){1,3}$";
-
 /// A duration that cannot be read.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum DurationError {

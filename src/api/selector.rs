@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules;
+
 /// Selects by labels, as Kubernetes' `metav1.LabelSelector` does: all of `matchLabels` and all of
 /// `matchExpressions` must hold; `{}` selects everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LabelSelector {
     /// Labels that must be there with exactly these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
+    #[x_kube(validation = rules::label_keys())]
     pub match_labels: BTreeMap<String, BoundedValue>,
     /// Further conditions on labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -23,14 +27,19 @@ pub struct LabelSelector {
 /// A label's value: at most 63 characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct BoundedValue(#[schemars(length(max = 63))] pub String);
+pub struct BoundedValue(#[schemars(length(max = 63), regex(pattern = rules::LABEL_VALUE))] pub String);
 
 /// One condition on a label.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)")
+        .message("values must be set with operator In and NotIn, and left out with Exists and DoesNotExist")
+        .field_path(".values")
+)]
 pub struct Requirement {
     /// The label's key.
-    #[schemars(length(min = 1, max = 317))]
+    #[schemars(length(min = 1, max = 317), regex(pattern = rules::LABEL_KEY))]
     pub key: String,
     /// How the label's value relates to `values`.
     pub operator: SelectorOperator,
