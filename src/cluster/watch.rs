@@ -1,0 +1,414 @@
+//! List and watch: one endless stream of what the API server says about one kind.
+//!
+//! Invariants: every signal but [`Signal::Lost`] is an answer of the server, so the age of what a consumer
+//! knows is the time since the last such signal; a source that is silent for `timeout_seconds` + 5 s is
+//! given up and said to be lost; one object that doesn't parse stops nothing; no more than one page is held.
+//!
+//! A watch is served from the API server's watch cache. A server cut off from its etcd still answers
+//! watches; it then fails lists and writes.
+
+mod lines;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use futures::Stream;
+use http::header::{ACCEPT, RETRY_AFTER};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use kube::core::Status;
+use serde::de::DeserializeOwned;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use super::client::{CallError, Class, spread};
+use lines::Lines;
+use wire::{Line, Page};
+
+/// Why a try to list or watch failed.
+pub type WatchError = CallError;
+
+/// How long the head of an answer may take: a list is made before it is sent, a watch answers at once.
+const LIST_HEAD: Duration = Duration::from_secs(30);
+const WATCH_HEAD: Duration = Duration::from_secs(10);
+/// How long a body may pause.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Silence allowed beyond the time after which the server itself ends a watch.
+const GRACE: Duration = Duration::from_secs(5);
+const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+const BACKOFF_LAST: Duration = Duration::from_secs(15);
+/// How often to look for a kind that isn't served.
+const MISSING_KIND: Duration = Duration::from_secs(5);
+const RETRY_AFTER_LAST: Duration = Duration::from_secs(30);
+/// A watch that ends sooner, and said nothing, is a failure that must not be repeated without a pause.
+const SHORT_WATCH: Duration = Duration::from_secs(1);
+/// After so many refusals of one revision it is asked for no more (a restored etcd knows it not).
+const REFUSALS: u32 = 3;
+const ERROR_BODY_LIMIT: usize = 64 << 10;
+
+/// What to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchSpec {
+    /// `/apis/agentid.dev/v1alpha1/agentidentities`, `/api/v1/namespaces/team-a/secrets`, …
+    pub path: String,
+    /// As in a list's `fieldSelector`.
+    pub field_selector: Option<String>,
+    /// As in a list's `labelSelector`.
+    pub label_selector: Option<String>,
+    /// Whether to ask for `metadata` alone (PartialObjectMetadata).
+    pub metadata_only: bool,
+    /// Objects per page of a list.
+    pub page_size: u32,
+    /// After how many seconds the server ends a watch, at most; shortened at random by up to an eighth, so
+    /// that many sources don't ask again in step.
+    pub timeout_seconds: u32,
+}
+
+impl WatchSpec {
+    /// Everything under `path`: whole objects, pages of 500, watches of 25 s.
+    #[must_use]
+    pub fn new(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            field_selector: None,
+            label_selector: None,
+            metadata_only: false,
+            page_size: 500,
+            timeout_seconds: 25,
+        }
+    }
+
+    /// Only objects whose fields match.
+    #[must_use]
+    pub fn fields(mut self, selector: impl Into<String>) -> Self {
+        self.field_selector = Some(selector.into());
+        self
+    }
+
+    /// Only objects whose labels match. An object that ceases to match arrives as [`Signal::Delete`].
+    #[must_use]
+    pub fn labels(mut self, selector: impl Into<String>) -> Self {
+        self.label_selector = Some(selector.into());
+        self
+    }
+
+    /// `metadata` alone.
+    #[must_use]
+    pub const fn metadata_only(mut self) -> Self {
+        self.metadata_only = true;
+        self
+    }
+}
+
+/// What the stream says. Between [`Signal::Listing`] and [`Signal::Listed`] lies a whole list: what a
+/// consumer knew before and didn't see there is gone. A second `Listing` without a `Listed` starts it over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal<T> {
+    /// A list has begun.
+    Listing,
+    /// A part of the list; never empty.
+    Page(Vec<T>),
+    /// The list is complete.
+    Listed,
+    /// Created or changed.
+    Apply(T),
+    /// Deleted, or no longer selected; as it last was.
+    Delete(T),
+    /// Nothing new, and the server says so.
+    Heard,
+    /// An object that exists (or is deleted) and can't be read as `T`.
+    Unreadable(Unreadable),
+    /// A try failed; the next follows by itself.
+    Lost(WatchError),
+}
+
+/// An object that doesn't have the shape it should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its namespace, if it has one.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Whether this was the news of its deletion.
+    pub deleted: bool,
+    /// What is wrong with it, without quoting its strings.
+    pub error: String,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}: {}", self.namespace.as_deref().unwrap_or("-"), self.name, self.error)
+    }
+}
+
+/// Lists, then watches, for ever. Nothing is read ahead: who doesn't poll holds back the server.
+pub fn watch<T>(client: Client, spec: WatchSpec) -> impl Stream<Item = Signal<T>> + Send + Unpin + use<T>
+where
+    T: DeserializeOwned + Send + 'static,
+{
+    let engine = Engine {
+        client,
+        spec,
+        phase: Phase::List { token: None },
+        pending: VecDeque::new(),
+        pause: None,
+        backoff: Backoff::default(),
+        expired: 0,
+        refused: 0,
+    };
+    Box::pin(futures::stream::unfold(engine, |mut engine| async move {
+        let signal = engine.next().await;
+        Some((signal, engine))
+    }))
+}
+
+enum Phase {
+    List { token: Option<String> },
+    Watch { revision: String },
+    Follow(Box<Followed>),
+}
+
+/// A watch that was answered.
+struct Followed {
+    lines: Lines,
+    revision: String,
+    since: Instant,
+    /// The longest silence: what the server was asked for, and [`GRACE`].
+    silence: Duration,
+    spoke: bool,
+}
+
+struct Engine<T> {
+    client: Client,
+    spec: WatchSpec,
+    phase: Phase,
+    pending: VecDeque<Signal<T>>,
+    pause: Option<Duration>,
+    backoff: Backoff,
+    /// 410s since the server last said something useful.
+    expired: u32,
+    /// Refusals of the current revision.
+    refused: u32,
+}
+
+impl<T: DeserializeOwned + Send + 'static> Engine<T> {
+    async fn next(&mut self) -> Signal<T> {
+        loop {
+            if let Some(signal) = self.pending.pop_front() {
+                return signal;
+            }
+            if let Some(pause) = self.pause.take() {
+                sleep(pause).await;
+            }
+            self.phase = match std::mem::replace(&mut self.phase, Phase::List { token: None }) {
+                Phase::List { token } => self.list(token).await,
+                Phase::Watch { revision } => self.open(revision).await,
+                Phase::Follow(followed) => self.follow(followed).await,
+            };
+        }
+    }
+
+    async fn list(&mut self, token: Option<String>) -> Phase {
+        let page = match self.page(token.as_deref()).await {
+            Ok(page) => page,
+            Err(e) if e.class() == Class::Expired => return self.relist(e),
+            Err(e) => {
+                self.lost(e);
+                return Phase::List { token };
+            }
+        };
+        self.backoff.reset();
+        if token.is_none() {
+            self.pending.push_back(Signal::Listing);
+        }
+        self.pending.extend(page.unreadable.into_iter().map(Signal::Unreadable));
+        if !page.items.is_empty() {
+            self.pending.push_back(Signal::Page(page.items));
+        }
+        if page.token.is_some() {
+            return Phase::List { token: page.token };
+        }
+        self.pending.push_back(Signal::Listed);
+        self.refused = 0;
+        Phase::Watch { revision: page.revision }
+    }
+
+    async fn page(&mut self, token: Option<&str>) -> Result<Page<T>, CallError> {
+        let mut body = self.get(&wire::list_uri(&self.spec, token), false, LIST_HEAD).await?;
+        let bytes = collect(&mut body, usize::MAX).await?;
+        wire::read_page(&bytes)
+    }
+
+    async fn open(&mut self, revision: String) -> Phase {
+        let asked = self.spec.timeout_seconds.max(1);
+        // Between seven eighths and the whole.
+        let seconds = asked - (f64::from(asked) / 8.0 * spread()) as u32;
+        match self.get(&wire::watch_uri(&self.spec, &revision, seconds), true, WATCH_HEAD).await {
+            Ok(body) => {
+                self.pending.push_back(Signal::Heard);
+                Phase::Follow(Box::new(Followed {
+                    lines: Lines::new(body),
+                    revision,
+                    since: Instant::now(),
+                    silence: Duration::from_secs(seconds.into()) + GRACE,
+                    spoke: false,
+                }))
+            }
+            Err(e) => self.broken(e, revision),
+        }
+    }
+
+    async fn follow(&mut self, mut followed: Box<Followed>) -> Phase {
+        let line = match timeout(followed.silence, followed.lines.next()).await {
+            Ok(Ok(Some(line))) => wire::read_line::<T>(line),
+            Ok(Ok(None)) => {
+                if followed.spoke || followed.since.elapsed() >= SHORT_WATCH {
+                    self.backoff.reset();
+                } else {
+                    self.pause = Some(self.backoff.next());
+                }
+                return Phase::Watch { revision: followed.revision };
+            }
+            Ok(Err(e)) => Err(e),
+            Err(_) => Err(CallError::new(Class::Timeout, "the watch fell silent")),
+        };
+        let revision = match line {
+            Ok(Line::Object(signal, revision)) => {
+                self.pending.push_back(signal);
+                revision
+            }
+            Ok(Line::Bookmark(revision)) => {
+                self.pending.push_back(Signal::Heard);
+                revision
+            }
+            Ok(Line::Error(e)) | Err(e) => return self.broken(e, followed.revision),
+        };
+        followed.spoke = true;
+        self.backoff.reset();
+        (self.expired, self.refused) = (0, 0);
+        if let Some(revision) = revision {
+            followed.revision = revision;
+        }
+        Phase::Follow(followed)
+    }
+
+    /// What follows a watch that failed.
+    fn broken(&mut self, error: WatchError, revision: String) -> Phase {
+        match error.class() {
+            Class::Expired => return self.relist(error),
+            Class::NotFound => self.refused = REFUSALS,
+            Class::Server | Class::Timeout | Class::Invalid => self.refused += 1,
+            _ => {}
+        }
+        self.lost(error);
+        if self.refused < REFUSALS {
+            return Phase::Watch { revision };
+        }
+        self.refused = 0;
+        Phase::List { token: None }
+    }
+
+    /// 410: list again, at once the first time; a server that does nothing but expire is a lost one.
+    fn relist(&mut self, error: WatchError) -> Phase {
+        debug!(path = self.spec.path, "revision expired, listing again");
+        self.expired += 1;
+        if self.expired > 1 {
+            self.lost(error);
+        }
+        Phase::List { token: None }
+    }
+
+    fn lost(&mut self, error: WatchError) {
+        let pause = if error.class() == Class::NotFound {
+            MISSING_KIND.mul_f64(0.8 + 0.4 * spread())
+        } else {
+            self.backoff.next().max(error.retry_after().unwrap_or_default().min(RETRY_AFTER_LAST))
+        };
+        let ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        debug!(path = self.spec.path, class = %error.class(), retry_ms = ms, "watch lost");
+        self.pause = Some(pause);
+        self.pending.push_back(Signal::Lost(error));
+    }
+
+    async fn get(&mut self, uri: &str, watch: bool, head: Duration) -> Result<Body, CallError> {
+        let request = Request::get(uri)
+            .header(ACCEPT, wire::accept(&self.spec, watch))
+            .body(Body::empty())
+            .map_err(|_| CallError::new(Class::Invalid, "not a path"))?;
+        let response = match timeout(head, self.client.send(request)).await {
+            Ok(response) => response?,
+            Err(_) => return Err(CallError::new(Class::Timeout, format!("no answer within {head:?}"))),
+        };
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        Err(refusal(response).await)
+    }
+}
+
+/// Reads the Status of an answer that is none.
+async fn refusal(response: Response<Body>) -> CallError {
+    let code = response.status().as_u16();
+    let header = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let mut body = response.into_body();
+    let status = match collect(&mut body, ERROR_BODY_LIMIT).await {
+        Ok(bytes) => serde_json::from_slice::<Status>(&bytes).ok(),
+        Err(_) => None,
+    };
+    let error = match status {
+        Some(mut status) => {
+            status.code = code;
+            CallError::from_status(&status)
+        }
+        None => CallError::new(Class::of_status(code, ""), format!("HTTP {code} without a Status")),
+    };
+    if error.retry_after().is_some() { error } else { error.after(header) }
+}
+
+/// A whole body of at most `limit` bytes, as long as it doesn't pause.
+async fn collect(body: &mut Body, limit: usize) -> Result<Vec<u8>, CallError> {
+    let mut bytes = Vec::new();
+    loop {
+        match timeout(PAUSE, body.frame()).await {
+            Ok(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    bytes.extend_from_slice(data);
+                }
+            }
+            Ok(Some(Err(e))) => return Err(CallError::from_kube(e)),
+            Ok(None) => return Ok(bytes),
+            Err(_) => {
+                return Err(CallError::new(Class::Timeout, format!("the answer stopped for {PAUSE:?}")));
+            }
+        }
+        if bytes.len() > limit {
+            return Err(CallError::new(Class::Server, "the answer is too long"));
+        }
+    }
+}
+
+/// Doubling pauses with a spread of a quarter either way.
+#[derive(Debug, Default)]
+struct Backoff {
+    tries: u32,
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let plain = BACKOFF_FIRST.saturating_mul(1 << self.tries.min(8)).min(BACKOFF_LAST);
+        self.tries = self.tries.saturating_add(1);
+        plain.mul_f64(0.75 + 0.5 * spread()).min(BACKOFF_LAST)
+    }
+
+    const fn reset(&mut self) {
+        self.tries = 0;
+    }
+}
