@@ -1,4 +1,4 @@
-//! The program `agentid`: reads the command line and runs the command.
+//! The program `agentid`: installs the one crypto provider, reads the command line and runs the command.
 
 use std::process::ExitCode;
 
@@ -6,5 +6,6 @@ use agentid::cli::{self, Cli};
 use clap::Parser;
 
 fn main() -> ExitCode {
+    agentid::crypto::install_provider();
     cli::run(Cli::parse())
 }

@@ -247,8 +247,8 @@ impl Configuration {
                 );
             }
         }
-        if self.pod_selector.trim().is_empty() {
-            return refuse("podSelector", "must not be empty: it would select every pod".to_owned());
+        if let Err(e) = self.pod_selector.parse::<super::LabelSelector>() {
+            return refuse("podSelector", e.to_string());
         }
         Ok(())
     }

@@ -7,11 +7,13 @@
 mod agent_grant;
 mod agent_identity;
 mod agent_resource;
+pub mod annotation;
 mod configuration;
 mod duration;
 mod reason;
 mod rules;
 mod selector;
+mod selector_text;
 
 pub use agent_grant::{AgentGrant, AgentGrantSpec, AgentGrantStatus, AgentSelection, Application};
 pub use agent_identity::{
@@ -26,6 +28,7 @@ pub use configuration::{BoundKind, ConfigError, Configuration, KeyTimes, Limits,
 pub use duration::{DurationError, format_seconds, parse_seconds};
 pub use reason::Reason;
 pub use selector::{BoundedValue, LabelSelector, Requirement, SelectorOperator};
+pub use selector_text::SelectorError;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -38,6 +41,8 @@ pub const API_VERSION: &str = "agentid.dev/v1alpha1";
 pub const SECRET_TYPE: &str = "agentid.dev/credentials";
 /// The label by which pods are seen; its value may name the agent.
 pub const AGENT_LABEL: &str = "agentid.dev/agent";
+/// The label that says who manages an object, and its value on ours.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "agentid");
 /// The label by which a namespace without agents asks for the trust ConfigMap.
 pub const TRUST_LABEL: &str = "agentid.dev/trust";
 /// The name of the ConfigMap that carries the published keys in every namespace with agents.

@@ -4,11 +4,14 @@
 //! its exit code is 0 if it did what was asked, 1 if not (one line `error: …` says why), 2 if it was called
 //! wrongly.
 
+mod connection;
 pub mod crds;
+pub mod operator;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
 use thiserror::Error;
 
 /// An identity of its own for every AI agent on Kubernetes.
@@ -25,6 +28,8 @@ pub struct Cli {
 pub enum Command {
     /// Print the CustomResourceDefinitions, to install them with kubectl
     Crds(crds::Crds),
+    /// Keep the credentials of every AgentIdentity
+    Operator(operator::OperatorArgs),
 }
 
 /// Why a command did not do what was asked.
@@ -33,6 +38,12 @@ pub enum CliError {
     /// Of `agentid crds`.
     #[error(transparent)]
     Crds(#[from] crds::CrdsError),
+    /// Of `agentid operator`.
+    #[error(transparent)]
+    Operator(#[from] operator::RunError),
+    /// No runtime could be started.
+    #[error("no runtime: {0}")]
+    Runtime(std::io::Error),
 }
 
 /// Runs the command and reports its error, if any.
@@ -40,6 +51,7 @@ pub enum CliError {
 pub fn run(cli: Cli) -> ExitCode {
     let done: Result<(), CliError> = match cli.command {
         Command::Crds(command) => command.run().map_err(CliError::from),
+        Command::Operator(command) => wait(command.run()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -48,6 +60,16 @@ pub fn run(cli: Cli) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a command that waits for the cluster.
+fn wait<E: Into<CliError>>(work: impl Future<Output = Result<(), E>>) -> Result<(), CliError> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
+    let done = runtime.block_on(work).map_err(Into::into);
+    // What is still under way ends with the process.
+    runtime.shutdown_background();
+    done
 }
 
 #[cfg(test)]

@@ -2,5 +2,9 @@
 
 pub mod client;
 pub mod events;
+pub mod feed;
+pub mod keystore;
 pub mod lease;
 pub mod watch;
+pub mod wire;
+pub mod write;

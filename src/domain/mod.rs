@@ -3,11 +3,12 @@
 
 pub mod decide;
 mod digest;
+pub mod keyring;
 mod names;
 pub mod plan;
 mod queue;
-mod seen;
 pub mod schedule;
+mod seen;
 pub mod status;
 mod world;
 

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    Agent, Changed, Credentials, Decision, Digest, Drift, Entitlement, Hasher, Key, Refusal, Standing, Uid, World,
+    Agent, Changed, Credentials, Decision, Digest, Drift, Entitlement, Hasher, Key, Refusal, Standing, Uid,
+    World,
 };
 use crate::api::{IDENTITY_KEY, Reason, SigningAlgorithm, SubjectForm, TokenProfile};
 
@@ -163,7 +164,8 @@ pub fn plan(world: &World, decision: &Decision, keys: &KeysSeen, now: Timestamp)
         }
         Standing::Refused(refusal) => {
             let pod = agent.bound.as_ref().is_some_and(|b| &*b.kind == "v1/Pod");
-            let unseen = matches!(refusal.reason, Reason::BoundObjectNotFound | Reason::BoundObjectNotSelected);
+            let unseen =
+                matches!(refusal.reason, Reason::BoundObjectNotFound | Reason::BoundObjectNotSelected);
             if pod && unseen {
                 plan.agent = AgentStep::Look;
             }

@@ -199,9 +199,7 @@ fn unfit(field: &'static str, problem: impl ToString) -> Unfit {
 ///
 /// # Errors
 /// [`Unfit`] where name or UID is missing or malformed.
-pub fn meta_of(
-    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) -> Result<Meta, Unfit> {
+pub fn meta_of(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Result<Meta, Unfit> {
     let name = meta.name.as_deref().ok_or_else(|| unfit("metadata.name", "is missing"))?;
     let uid = meta.uid.as_deref().unwrap_or_default().parse().map_err(|e| unfit("metadata.uid", e))?;
     Ok(Meta {

@@ -1,1 +1,270 @@
-//! The loop: dirty agents, decide, plan, apply.
+//! The operator: one leader, one loop; decide, plan, apply.
+//!
+//! Invariants: nothing is written without the lease; who loses it ends; a stop lets what is under way come to
+//! its end and gives the lease back.
+
+mod admin;
+mod apply;
+mod context;
+mod engine;
+mod keykeeper;
+mod keys;
+mod metrics;
+mod ring;
+mod statuses;
+mod trust;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::admin::{AdminError, Told};
+use self::context::Context;
+use self::engine::Engine;
+use self::keys::KeyView;
+use self::metrics::Metrics;
+use crate::api::{API_VERSION, Configuration, LabelSelector, Reason};
+use crate::cluster::client::{ClientError, ClientOptions, connect};
+use crate::cluster::events::{EventSink, Notice, Severity};
+use crate::cluster::feed::{Report, SharedWorld, Skipped, feed_all};
+use crate::cluster::lease::{Claim, Leadership, Lease, LeaseConfig, LeaseError, LostReason};
+use crate::cluster::write::Writer;
+use crate::domain::Source;
+use crate::issue::Issuer;
+
+/// The name of the Lease.
+pub const LEASE_NAME: &str = "agentid-operator";
+
+/// How an operator is started.
+#[derive(Debug)]
+pub struct Options {
+    /// The configuration.
+    pub config: Configuration,
+    /// Which cluster.
+    pub client: ClientOptions,
+    /// The namespace of the key Secret and the Lease.
+    pub namespace: String,
+    /// The name on the Lease.
+    pub identity: Option<String>,
+    /// The admin port.
+    pub admin_listen: SocketAddr,
+}
+
+/// Why the operator did not start, or ended.
+#[derive(Debug, Error)]
+pub enum OperatorError {
+    /// No cluster.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// No admin port.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The lease's times.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The lease was lost: another process leads, or the API server could not be reached for too long.
+    #[error("the lease {LEASE_NAME} was lost ({0}); ending, so that two never lead")]
+    Lost(LostReason),
+}
+
+/// Runs until a signal, or until the lease is lost.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn run(options: Options) -> Result<(), OperatorError> {
+    let Options { config, client, namespace, identity, admin_listen } = options;
+    let clients = connect(&client).await?;
+    let stop = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(stop.clone()));
+    tracing::info!(server = %clients.server, %namespace, issuer = %config.issuer, trust_domain = %config.trust_domain, version = env!("CARGO_PKG_VERSION"), "starting");
+
+    let metrics = Arc::new(Metrics::default());
+    let world = SharedWorld::new(config.clone());
+    let identity = identity.map_or_else(own_identity, |name| format!("{name}_{}", random_part()));
+    let (events, _) =
+        EventSink::start(clients.write.clone(), "agentid.dev/operator", &identity, stop.clone());
+    let report = report(events.clone(), metrics.clone());
+    feed_all(&clients.watch, &world, &report, &stop);
+
+    let lease = Lease::new(clients.lease.clone(), &namespace, LEASE_NAME, identity, LeaseConfig::default())?;
+    let handle = lease.handle();
+    let mut leadership = handle.subscribe();
+    let release = CancellationToken::new();
+    let election = tokio::spawn(lease.run(release.clone()));
+
+    let (key_sender, keys) = watch::channel(Arc::new(KeyView::loading()));
+    let told = Arc::new(Tells {
+        world: world.clone(),
+        metrics: metrics.clone(),
+        keys: keys.clone(),
+        leadership: leadership.clone(),
+    });
+    let listener = admin::bind(admin_listen).await?;
+    tokio::spawn(admin::serve(listener, told, stop.clone()));
+
+    let leads = tokio::select! {
+        () = stop.cancelled() => None,
+        claim = until_leading(&mut leadership) => claim,
+    };
+    if let Some(claim) = leads {
+        tracing::info!("leading");
+        metrics.leads(true);
+        let context = Arc::new(Context {
+            world: world.clone(),
+            writer: Writer::new(clients.write.clone()),
+            issuer: Issuer {
+                issuer: config.issuer.as_str().into(),
+                trust_domain: config.trust_domain.as_str().into(),
+            },
+            metrics: metrics.clone(),
+            // Checked when the configuration was read.
+            pod_selector: config.pod_selector.parse::<LabelSelector>().unwrap_or_default(),
+            client: clients.write.clone(),
+            events,
+            keys,
+            collections: Mutex::new(HashMap::new()),
+        });
+        let work = stop.child_token();
+        let keeper = ring::keep(&clients.write, &namespace, context.clone(), key_sender, work.clone());
+        let engine = tokio::spawn(Engine::new(context, claim).run(work.clone()));
+        let lost = tokio::select! {
+            () = stop.cancelled() => None,
+            reason = until_lost(&mut leadership) => Some(reason),
+        };
+        work.cancel();
+        if let Some(reason) = lost {
+            // Nothing under way may be awaited: another may lead already.
+            return Err(OperatorError::Lost(reason));
+        }
+        tracing::info!("stopping");
+        let ended = async {
+            let _ = engine.await;
+            let _ = keeper.await;
+        };
+        if tokio::time::timeout(Duration::from_secs(25), ended).await.is_err() {
+            tracing::warn!("the loop did not end in time");
+        }
+    }
+    release.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(6), election).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn until_leading(leadership: &mut watch::Receiver<Leadership>) -> Option<Claim> {
+    loop {
+        if let Leadership::Leading { claim, .. } = &*leadership.borrow_and_update() {
+            return Some(claim.clone());
+        }
+        leadership.changed().await.ok()?;
+    }
+}
+
+async fn until_lost(leadership: &mut watch::Receiver<Leadership>) -> LostReason {
+    loop {
+        if let Leadership::Lost { reason } = &*leadership.borrow_and_update() {
+            return *reason;
+        }
+        if leadership.changed().await.is_err() {
+            return LostReason::Expired;
+        }
+    }
+}
+
+async fn cancel_on_signal(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals can't be caught; stop the process by killing it");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    stop.cancel();
+}
+
+/// Objects that can't be read are told in the log, a metric and an Event on themselves.
+fn report(events: EventSink, metrics: Arc<Metrics>) -> Report {
+    Arc::new(move |skipped: Skipped| {
+        let Skipped { source, key, uid, problem } = skipped;
+        metrics.skipped(&source);
+        tracing::warn!(%source, object = %key, %problem, "an object can't be read and is skipped");
+        let kind = match source {
+            Source::Agents => "AgentIdentity",
+            Source::Resources => "AgentResource",
+            Source::Grants => "AgentGrant",
+            _ => return,
+        };
+        let note = format!("the object can't be read and is skipped: {problem}; correct it");
+        events.tell(&Notice {
+            regarding: ObjectReference {
+                api_version: Some(API_VERSION.to_owned()),
+                kind: Some(kind.to_owned()),
+                namespace: (!key.namespace.is_empty()).then(|| key.namespace.to_string()),
+                name: Some(key.name.to_string()),
+                uid: Some(uid),
+                ..ObjectReference::default()
+            },
+            severity: Severity::Warning,
+            reason: Reason::Invalid.as_str(),
+            action: "Read",
+            note,
+        });
+    })
+}
+
+fn own_identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{}_{}", if host.is_empty() { "agentid" } else { host }, random_part())
+}
+
+/// Two processes of one pod, before and after a restart, must not take each other for themselves.
+fn random_part() -> String {
+    let mut bytes = [0u8; 8];
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        return format!("{}-{}", std::process::id(), jiff::Timestamp::now().as_nanosecond());
+    }
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+struct Tells {
+    world: Arc<SharedWorld>,
+    metrics: Arc<Metrics>,
+    keys: watch::Receiver<Arc<KeyView>>,
+    leadership: watch::Receiver<Leadership>,
+}
+
+impl Told for Tells {
+    fn ready(&self) -> Result<(), String> {
+        let mut missing = String::new();
+        {
+            let world = self.world.read();
+            for source in Source::CORE {
+                let state = world.source(&source);
+                if !state.synced {
+                    missing.push_str(&format!("{source}: {}\n", state.problem()));
+                }
+            }
+        }
+        if matches!(*self.leadership.borrow(), Leadership::Leading { .. })
+            && let Some(problem) = &self.keys.borrow().seen.problem
+        {
+            missing.push_str(&format!("keys: {problem}\n"));
+        }
+        if missing.is_empty() { Ok(()) } else { Err(missing) }
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.text(&self.world.read(), jiff::Timestamp::now())
+    }
+}

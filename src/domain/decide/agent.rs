@@ -9,7 +9,8 @@ use crate::domain::{Agent, Bound, Source, World};
 type Check = fn(&World, &Agent, &mut Clock) -> Option<Standing>;
 
 /// In this order: what ends an agent first, then what cannot be told, then what refuses it.
-const CHAIN: &[Check] = &[deleting, sources, namespace, valid, secret_name, expired, suspended, bound, foreign];
+const CHAIN: &[Check] =
+    &[deleting, sources, namespace, valid, secret_name, expired, suspended, bound, foreign];
 
 pub(super) fn standing(world: &World, agent: &Agent, clock: &mut Clock) -> Standing {
     CHAIN.iter().find_map(|check| check(world, agent, clock)).unwrap_or(Standing::Allowed)
@@ -117,7 +118,7 @@ fn bound(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
         return absent(world, agent, bound, exact, clock);
     };
     if object.unselected {
-        clock.again_in(30);
+        clock.again_in(60);
         return refuse(
             Reason::BoundObjectNotSelected,
             format!(
@@ -128,11 +129,13 @@ fn bound(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
         );
     }
     match exact {
-        Some(uid) if uid != object.meta.uid && agent.status.bound_uid == Some(uid) => Some(Standing::Orphaned {
-            object: uid,
-            confirmed: true,
-            message: format!("{kind} {name} of UID {uid} is gone; another object has taken its name"),
-        }),
+        Some(uid) if uid != object.meta.uid && agent.status.bound_uid == Some(uid) => {
+            Some(Standing::Orphaned {
+                object: uid,
+                confirmed: true,
+                message: format!("{kind} {name} of UID {uid} is gone; another object has taken its name"),
+            })
+        }
         Some(uid) if uid != object.meta.uid => refuse(
             Reason::BoundObjectReplaced,
             format!(
@@ -167,7 +170,7 @@ fn absent(
     }
     if &**kind == "v1/Pod" {
         // It may be there without the label, which our watch does not show.
-        clock.again_in(30);
+        clock.again_in(60);
     }
     refuse(
         Reason::BoundObjectNotFound,

@@ -83,7 +83,10 @@ impl Entitlement {
     pub fn digest(&self) -> Digest {
         let mut h = Hasher::new("entitlement");
         h.part(self.audience.as_bytes());
-        h.part(format!("{:?} {:?} {:?} {}", self.profile, self.subject, self.algorithm, self.lifetime).as_bytes());
+        h.part(
+            format!("{:?} {:?} {:?} {}", self.profile, self.subject, self.algorithm, self.lifetime)
+                .as_bytes(),
+        );
         h.parts(self.roles.iter().map(|r| &**r));
         h.parts(self.scopes.iter().map(|s| &**s));
         h.part(self.not_after.map(|t| t.to_string()).unwrap_or_default().as_bytes());

@@ -39,6 +39,27 @@ impl World {
         }
     }
 
+    /// Notes a bound object that a GET has shown and that our watch does not, since its labels do not match.
+    pub fn note_unselected(&mut self, kind: &KindName, mut object: BoundObject) {
+        object.unselected = true;
+        let key = object.meta.key.clone();
+        let Some(table) = self.bound.get_mut(kind) else { return };
+        if table.get(&key).is_none() {
+            table.put(object);
+            self.mark_bound(kind, &key);
+        }
+    }
+
+    /// Notes that a GET has found no object of a name that our watch does not show either.
+    pub fn note_absent(&mut self, kind: &KindName, key: &Key) {
+        let Some(table) = self.bound.get_mut(kind) else { return };
+        if let Some(uid) = table.get(key).filter(|o| o.unselected).map(|o| o.meta.uid) {
+            table.remove(key, uid);
+            self.note_gone(kind, key, uid);
+            self.mark_bound(kind, key);
+        }
+    }
+
     /// Notes that a bound object is gone for good: a deletionTimestamp was seen, another object bears its name,
     /// or a GET has confirmed it.
     pub fn note_gone(&mut self, kind: &KindName, key: &Key, uid: Uid) {

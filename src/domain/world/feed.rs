@@ -27,6 +27,22 @@ pub enum Object {
     Bound(crate::domain::KindName, Box<crate::domain::BoundObject>),
 }
 
+impl Object {
+    /// Its metadata.
+    #[must_use]
+    pub fn meta(&self) -> &crate::domain::Meta {
+        match self {
+            Self::Agent(a) => &a.meta,
+            Self::Resource(r) => &r.meta,
+            Self::Grant(g) => &g.meta,
+            Self::Namespace(n) => &n.meta,
+            Self::Secret(s) => &s.meta,
+            Self::Trust(t) => &t.meta,
+            Self::Bound(_, o) => &o.meta,
+        }
+    }
+}
+
 impl World {
     /// A list of a source begins: what it does not hold will be removed by [`World::missing`].
     pub fn begin_list(&mut self, source: &Source) {
@@ -204,12 +220,9 @@ impl World {
         match self.agents.take(agent.clone(), origin) {
             Taken::Stale => {}
             Taken::Replaced(old) if old.meta.uid == agent.meta.uid => {
-                let status_alone = Agent {
-                    meta: agent.meta.clone(),
-                    status: agent.status.clone(),
-                    ..old.clone()
-                } == agent
-                    && old.meta.deleting == agent.meta.deleting;
+                let status_alone =
+                    Agent { meta: agent.meta.clone(), status: agent.status.clone(), ..old.clone() } == agent
+                        && old.meta.deleting == agent.meta.deleting;
                 if !status_alone {
                     self.index_agent(&old, false);
                     self.index_agent(&agent, true);

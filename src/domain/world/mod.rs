@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use source::{Lost, Source, SourceState};
 pub use feed::Object;
+pub use source::{Lost, Source, SourceState};
 pub use table::Origin;
 pub use tally::{GrantTally, Holding};
 
@@ -191,7 +191,8 @@ impl World {
     pub fn wants_trust(&self, namespace: &Arc<str>) -> bool {
         self.namespace(namespace).is_some_and(|n| {
             !n.meta.deleting
-                && (self.agents_in.contains_key(namespace) || n.labels.get(crate::api::TRUST_LABEL) == Some("true"))
+                && (self.agents_in.contains_key(namespace)
+                    || n.labels.get(crate::api::TRUST_LABEL) == Some("true"))
         })
     }
 
@@ -238,7 +239,11 @@ impl World {
     /// The resource that has an audience: of several the oldest.
     #[must_use]
     pub fn audience_holder(&self, audience: &Arc<str>) -> Option<&Resource> {
-        self.audiences.get(audience)?.iter().filter_map(|n| self.resource(n)).min_by_key(|r| r.meta.seniority())
+        self.audiences
+            .get(audience)?
+            .iter()
+            .filter_map(|n| self.resource(n))
+            .min_by_key(|r| r.meta.seniority())
     }
 
     /// The grants that speak of an agent, the oldest first.
@@ -322,6 +327,52 @@ impl World {
     #[must_use]
     pub fn take_dirty(&mut self) -> Vec<(Work, Lane)> {
         std::mem::take(&mut self.dirty)
+    }
+
+    /// Marks the agents of which a token was signed by a key that is no longer published; says how many.
+    pub fn mark_key_gone(&mut self, good: &HashSet<Arc<str>>) -> usize {
+        let agents: Vec<_> = self
+            .secrets
+            .iter()
+            .filter(|(_, s)| s.kids.iter().any(|k| !good.contains(k)))
+            .filter_map(|(_, s)| s.agent.and_then(|uid| self.agent_of_uid.get(&uid)).cloned())
+            .collect();
+        let count = agents.len();
+        self.dirty.extend(agents.into_iter().map(|k| (Work::Agent(k), Lane::Paced)));
+        count
+    }
+
+    /// Marks the agents that are not Ready: what they waited for may be there now.
+    pub fn mark_unissued(&mut self) {
+        let agents: Vec<_> = self
+            .agents
+            .iter()
+            .filter(|(_, a)| a.status.condition("Ready").is_none_or(|c| c.status != Some(true)))
+            .map(|(k, _)| (Work::Agent(k.clone()), Lane::Paced))
+            .collect();
+        self.dirty.extend(agents);
+    }
+
+    /// Marks every trust ConfigMap to be looked at.
+    pub fn mark_trust(&mut self) {
+        let namespaces = self.trust_namespaces();
+        self.dirty.extend(namespaces.into_iter().map(|n| (Work::Trust(n), Lane::Urgent)));
+    }
+
+    /// Whether every namespace that is to have the trust ConfigMap has it with this data; a foreign one does
+    /// not count.
+    #[must_use]
+    pub fn trust_carries(&self, digest: super::Digest) -> bool {
+        self.trust_namespaces()
+            .iter()
+            .filter(|n| self.wants_trust(n))
+            .all(|n| self.trust(n).is_some_and(|t| !t.ours || t.digest == digest))
+    }
+
+    /// What an agent was last decided to hold.
+    #[must_use]
+    pub fn holdings(&self, agent: &Key) -> &[Holding] {
+        self.tally.holdings(agent)
     }
 
     fn mark_agents(&mut self, agents: impl IntoIterator<Item = Key>) {

@@ -63,6 +63,10 @@ impl Tally {
         self.holdings.remove(agent);
     }
 
+    pub(super) fn holdings(&self, agent: &Key) -> &[Holding] {
+        self.holdings.get(agent).map(|h| &**h).unwrap_or_default()
+    }
+
     fn record(&mut self, agent: &Key, holdings: Vec<Holding>) {
         let old = self.holdings.get(agent).map(|h| &**h).unwrap_or_default();
         if old == holdings.as_slice() {

@@ -1,0 +1,273 @@
+//! Watches → World: one task a source.
+//!
+//! Invariants: a relist is a diff, taken in by chunks so that decisions go on between them; an object that
+//! can't be read is reported and skipped, and what is known of it stays; a kind that isn't served makes only
+//! its own agents wait.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use serde::Deserialize;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::client::{CallError, Class, timed};
+use super::watch::{Signal, Unreadable, WatchSpec, watch};
+use super::wire::{Wire, WireObject, WireSecret, WireTrust, WireWorkload};
+use crate::api::{AgentGrant, AgentIdentity, AgentResource, Configuration, SECRET_TYPE, TRUST_NAME};
+use crate::domain::{Key, Lost, Object, Origin, Source, World, kind_name};
+
+/// Objects taken in under one lock.
+const CHUNK: usize = 200;
+/// How often to ask for a kind that isn't served.
+const MISSING_KIND: Duration = Duration::from_secs(5);
+
+/// The world, shared between the watches that feed it and those who ask it.
+#[derive(Debug)]
+pub struct SharedWorld {
+    world: RwLock<World>,
+    /// Something has become dirty.
+    pub changed: Notify,
+}
+
+impl SharedWorld {
+    /// An empty world.
+    #[must_use]
+    pub fn new(config: Configuration) -> Arc<Self> {
+        Arc::new(Self { world: RwLock::new(World::new(config)), changed: Notify::new() })
+    }
+
+    /// The world to ask. A panic of another holder does not spread: what it held is still a picture.
+    pub fn read(&self) -> RwLockReadGuard<'_, World> {
+        self.world.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The world to change; tell [`Self::changed`] afterwards.
+    pub fn write(&self) -> RwLockWriteGuard<'_, World> {
+        self.world.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the answer to a write in.
+    pub fn answer(&self, object: Object) {
+        self.write().take(object, Origin::Answer);
+        self.changed.notify_one();
+    }
+}
+
+/// An object that was skipped, to be reported.
+#[derive(Clone, Debug)]
+pub struct Skipped {
+    /// Its source.
+    pub source: Source,
+    /// Its name.
+    pub key: Key,
+    /// Its UID, as it was said.
+    pub uid: String,
+    /// Why.
+    pub problem: String,
+}
+
+/// Where skipped objects are reported.
+pub type Report = Arc<dyn Fn(Skipped) + Send + Sync>;
+
+/// Starts one watch a source; they end with `stop`.
+pub fn feed_all(client: &kube::Client, world: &Arc<SharedWorld>, report: &Report, stop: &CancellationToken) {
+    let config = world.read().config().clone();
+    let start = |source: Source, spec: WatchSpec| Feeder {
+        client: client.clone(),
+        world: world.clone(),
+        report: report.clone(),
+        source,
+        spec,
+    };
+    let ours = |plural: &str| WatchSpec::new(format!("/apis/{}/{plural}", crate::api::API_VERSION));
+    spawn(start(Source::Agents, ours("agentidentities")).run::<AgentIdentity>(), stop);
+    spawn(start(Source::Resources, ours("agentresources")).run::<AgentResource>(), stop);
+    spawn(start(Source::Grants, ours("agentgrants")).run::<AgentGrant>(), stop);
+    let namespaces = WatchSpec::new("/api/v1/namespaces").metadata_only();
+    spawn(start(Source::Namespaces, namespaces).run::<WireObject>(), stop);
+    let secrets = WatchSpec::new("/api/v1/secrets").fields(format!("type={SECRET_TYPE}")).metadata_only();
+    spawn(start(Source::Secrets, secrets).run::<WireSecret>(), stop);
+    let trust = WatchSpec::new("/api/v1/configmaps").fields(format!("metadata.name={TRUST_NAME}"));
+    spawn(start(Source::Trust, trust).run::<WireTrust>(), stop);
+    for kind in &config.bound_kinds {
+        let source = Source::Bound(kind_name(&kind.api_version, &kind.kind));
+        let spec = match (kind.api_version.as_str(), kind.kind.as_str()) {
+            ("v1", "Pod") => WatchSpec::new("").labels(&config.pod_selector),
+            ("batch/v1", "Job") => WatchSpec::new(""),
+            _ => WatchSpec::new("").metadata_only(),
+        };
+        spawn(start(source, spec).run_discovered(kind.clone()), stop);
+    }
+}
+
+fn spawn(work: impl Future<Output = ()> + Send + 'static, stop: &CancellationToken) {
+    let stop = stop.clone();
+    tokio::spawn(async move { stop.run_until_cancelled(work).await });
+}
+
+struct Feeder {
+    client: kube::Client,
+    world: Arc<SharedWorld>,
+    report: Report,
+    source: Source,
+    spec: WatchSpec,
+}
+
+impl Feeder {
+    /// A bound kind: its plural is asked for until the API server serves it.
+    async fn run_discovered(mut self, kind: crate::api::BoundKind) {
+        self.spec.path = loop {
+            match collection(&self.client, &kind).await {
+                Ok(Some(path)) => break path,
+                Ok(None) => {
+                    self.lost(Lost::NotServed);
+                    tracing::warn!(source = %self.source, "the API server does not serve this kind; its agents wait");
+                }
+                Err(e) => self.lost(lost(&e)),
+            }
+            tokio::time::sleep(MISSING_KIND).await;
+        };
+        if self.spec.metadata_only {
+            self.run::<WireObject>().await;
+        } else {
+            self.run::<WireWorkload>().await;
+        }
+    }
+
+    async fn run<T: Wire>(self) {
+        let mut signals = watch::<T>(self.client.clone(), self.spec.clone());
+        while let Some(signal) = signals.next().await {
+            match signal {
+                Signal::Listing => self.world.write().begin_list(&self.source),
+                Signal::Page(page) => {
+                    let mut page = page.into_iter();
+                    while page.len() > 0 {
+                        let mut world = self.world.write();
+                        for object in page.by_ref().take(CHUNK) {
+                            self.take(&mut world, object);
+                        }
+                    }
+                }
+                Signal::Listed => self.listed().await,
+                Signal::Apply(object) => {
+                    let mut world = self.world.write();
+                    world.heard(&self.source, Timestamp::now());
+                    self.take(&mut world, object);
+                }
+                Signal::Delete(object) => self.delete(object),
+                Signal::Heard => self.world.write().heard(&self.source, Timestamp::now()),
+                Signal::Unreadable(object) => self.unreadable(object),
+                Signal::Lost(error) => {
+                    tracing::warn!(source = %self.source, class = %error.class(), %error, "watch failed");
+                    self.lost(lost(&error));
+                }
+            }
+            self.world.changed.notify_one();
+        }
+    }
+
+    fn take<T: Wire>(&self, world: &mut World, object: T) {
+        match object.object(&self.source) {
+            Ok(object) => world.take(object, Origin::Watch),
+            Err(unfit) => tracing::warn!(source = %self.source, %unfit, "an object is skipped"),
+        }
+    }
+
+    async fn listed(&self) {
+        let missing = self.world.read().missing(&self.source);
+        for chunk in missing.chunks(CHUNK) {
+            {
+                let mut world = self.world.write();
+                for (key, uid) in chunk {
+                    world.remove(&self.source, key, *uid, 0);
+                }
+            }
+            self.world.changed.notify_one();
+            tokio::task::yield_now().await;
+        }
+        self.world.write().end_list(&self.source, Timestamp::now());
+        tracing::debug!(source = %self.source, removed = missing.len(), "listed");
+    }
+
+    fn delete<T: Wire>(&self, object: T) {
+        let Ok(object) = object.object(&self.source) else { return };
+        let mut world = self.world.write();
+        world.heard(&self.source, Timestamp::now());
+        let (key, uid, version) = {
+            let meta = object.meta();
+            (meta.key.clone(), meta.uid, meta.version)
+        };
+        if let Object::Bound(kind, bound) = &object
+            && bound.meta.deleting
+        {
+            world.note_gone(kind, &key, uid);
+        }
+        world.remove(&self.source, &key, uid, version);
+    }
+
+    fn unreadable(&self, object: Unreadable) {
+        let key = Key::new(object.namespace.unwrap_or_default(), object.name);
+        if object.deleted {
+            if let Ok(uid) = object.uid.parse() {
+                self.world.write().remove(&self.source, &key, uid, 0);
+            }
+            return;
+        }
+        self.world.write().keep(&self.source, &key);
+        (self.report)(Skipped { source: self.source.clone(), key, uid: object.uid, problem: object.error });
+    }
+
+    fn lost(&self, why: Lost) {
+        self.world.write().lost(&self.source, why);
+    }
+}
+
+fn lost(error: &CallError) -> Lost {
+    match error.class() {
+        Class::NotFound => Lost::NotServed,
+        Class::Forbidden => Lost::Forbidden,
+        _ => Lost::Unreachable,
+    }
+}
+
+#[derive(Deserialize)]
+struct ResourceList {
+    #[serde(default)]
+    resources: Vec<ServedResource>,
+}
+
+#[derive(Deserialize)]
+struct ServedResource {
+    name: String,
+    kind: String,
+    #[serde(default)]
+    namespaced: bool,
+}
+
+/// The path under which a kind is served in all namespaces; `None` while it isn't.
+///
+/// # Errors
+/// The call's.
+pub async fn collection(
+    client: &kube::Client,
+    kind: &crate::api::BoundKind,
+) -> Result<Option<String>, CallError> {
+    let root =
+        if kind.api_version == "v1" { "/api/v1".to_owned() } else { format!("/apis/{}", kind.api_version) };
+    let request = http::Request::get(&root)
+        .header("accept", "application/json")
+        .body(Vec::new())
+        .map_err(|e| CallError::from(kube::Error::HttpError(e)))?;
+    match timed(client.request::<ResourceList>(request)).await {
+        Ok(list) => Ok(list
+            .resources
+            .into_iter()
+            .find(|r| r.kind == kind.kind && r.namespaced && !r.name.contains('/'))
+            .map(|r| format!("{root}/{}", r.name))),
+        Err(e) if e.class() == Class::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}

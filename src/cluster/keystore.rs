@@ -1,0 +1,446 @@
+//! The Secret that holds the signing keys, in the operator's namespace: `ring.json` (the ring and a digest
+//! over it) and one `<kid>.pem` (PKCS#8) for each key. Also the note of the ring's generation on the leader's
+//! Lease, and what people ask of the keys.
+//!
+//! Invariants: key material is in no error, log line or Debug, nor in the hands of code that logs what it
+//! can't decode; a ring is used only if it is whole, as it was written, and not older than the Lease says;
+//! every write names the resourceVersion that it stands on.
+
+mod form;
+mod note;
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use http::{Method, Request, header::CONTENT_TYPE};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret as SecretKind;
+use kube::{Api, Client};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+
+use super::client::{CallError, Class, timed};
+use crate::{
+    api::SigningAlgorithm,
+    crypto::{Algorithm, JwkSet, Secret, SigningKey},
+    domain::keyring::{KeyRing, Times},
+};
+
+pub use note::{GENERATION_ANNOTATION, LeaseNote};
+
+/// The Secret's name.
+pub const SECRET_NAME: &str = "agentid-signing-keys";
+/// The Secret's type.
+pub const KEYS_SECRET_TYPE: &str = "agentid.dev/signing-keys";
+/// The annotation by which a person asks the leader for something: a [`KeysRequest`].
+pub const REQUEST_ANNOTATION: &str = "agentid.dev/keys-request";
+/// The annotation in which the leader answers: a [`KeysAnswer`].
+pub const ANSWER_ANNOTATION: &str = "agentid.dev/keys-answer";
+/// The annotation that says, for people, by which times the leader keeps the ring: a [`Times`].
+pub const TIMES_ANNOTATION: &str = "agentid.dev/keys-times";
+
+const MANAGER: &str = "agentid";
+
+/// What may be asked of the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Operation {
+    /// Rotate both algorithms as soon as it is safe.
+    Rotate,
+    /// Take one key out at once.
+    Revoke,
+    /// Throw all keys away and make new ones.
+    Reset,
+}
+
+/// What a person asks of the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeysRequest {
+    /// Tells this request from the one before.
+    pub id: String,
+    /// What is asked.
+    pub op: Operation,
+    /// The key, for [`Operation::Revoke`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kid: Option<String>,
+    /// When it was asked.
+    pub at: Timestamp,
+}
+
+impl KeysRequest {
+    /// A request with an id of its own.
+    #[must_use]
+    pub fn new(op: Operation, kid: Option<String>, at: Timestamp) -> Self {
+        let mut id = [0; 8];
+        // The time tells requests apart well enough should there be no randomness.
+        let random = aws_lc_rs::rand::fill(&mut id).is_ok();
+        let id = if random { u64::from_be_bytes(id) } else { at.as_nanosecond() as u64 };
+        Self { id: format!("{id:016x}"), op, kid, at }
+    }
+}
+
+/// What came of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// It will be done; the message says when.
+    Scheduled,
+    /// It will not be done; the message says why.
+    Refused,
+}
+
+/// The leader's answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeysAnswer {
+    /// The id of the request.
+    pub id: String,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// One sentence for people.
+    pub message: String,
+    /// When it was answered.
+    pub at: Timestamp,
+}
+
+/// A ring that may sign, with its keys.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The ring.
+    pub ring: KeyRing,
+    /// The Secret's resourceVersion.
+    pub resource_version: String,
+    /// The Secret's UID.
+    pub uid: String,
+    /// Every key of the ring by its id.
+    pub signers: HashMap<String, Arc<SigningKey>>,
+    /// What is to be published: next, active and retired keys.
+    pub jwks: JwkSet,
+}
+
+impl Loaded {
+    /// The key that signs with this algorithm.
+    #[must_use]
+    pub fn signer(&self, algorithm: SigningAlgorithm) -> Option<&Arc<SigningKey>> {
+        self.signers.get(self.ring.signing_kid(algorithm)?)
+    }
+
+    /// Holds the ring against what is known of it from elsewhere: `generation` is the highest one ever seen.
+    ///
+    /// # Errors
+    /// [`KeyringError::RolledBack`], [`KeyringError::Readdressed`].
+    pub fn check(&self, generation: u64, issuer: &str, trust_domain: &str) -> Result<(), KeyringError> {
+        let ring = &self.ring;
+        if ring.generation < generation {
+            return Err(KeyringError::RolledBack { found: ring.generation, expected: generation });
+        }
+        for (what, ring, configured) in
+            [("issuer", &ring.issuer, issuer), ("trustDomain", &ring.trust_domain, trust_domain)]
+        {
+            if ring != configured {
+                let (ring, configured) = (ring.clone(), configured.to_owned());
+                return Err(KeyringError::Readdressed { what, ring, configured });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The Secret as it stands, whole or not.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The Secret's metadata, kept as it is by a write.
+    pub metadata: Metadata,
+    /// What a person asks, if it can be read.
+    pub request: Option<KeysRequest>,
+    /// What was answered last.
+    pub answer: Option<KeysAnswer>,
+    /// By which times the leader last kept the ring.
+    pub times: Option<Times>,
+    /// The ring, or what is wrong with it.
+    pub ring: Result<Arc<Loaded>, KeyringError>,
+}
+
+impl Stored {
+    /// The request that is still to be answered.
+    #[must_use]
+    pub fn open_request(&self) -> Option<&KeysRequest> {
+        self.request.as_ref().filter(|r| self.answer.as_ref().is_none_or(|a| a.id != r.id))
+    }
+}
+
+/// The metadata of the Secret as the API server gave it.
+#[derive(Clone, Default)]
+pub struct Metadata(Map<String, Value>);
+
+impl fmt::Debug for Metadata {
+    // `kubectl apply` leaves a copy of the data in an annotation.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metadata").field("resource_version", &self.resource_version()).finish_non_exhaustive()
+    }
+}
+
+impl Metadata {
+    fn text(&self, name: &str) -> &str {
+        self.0.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The resourceVersion, empty for a Secret that is still to be made.
+    #[must_use]
+    pub fn resource_version(&self) -> &str {
+        self.text("resourceVersion")
+    }
+
+    /// The UID.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.text("uid")
+    }
+
+    fn annotation<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_str(self.0.get("annotations")?.get(name)?.as_str()?).ok()
+    }
+}
+
+/// Why there is no ring to sign with. The text says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum KeyringError {
+    /// No Secret, or one without a ring in it.
+    #[error("the Secret {SECRET_NAME} with the signing keys is missing: {RESTORE}")]
+    Missing,
+    /// It can't be read as a ring with its keys.
+    #[error("the Secret {SECRET_NAME} with the signing keys is damaged ({what}): {RESTORE}")]
+    Damaged {
+        /// What is wrong with it; no content.
+        what: String,
+    },
+    /// The ring is not as it was written.
+    #[error("ring.json in the Secret {SECRET_NAME} was changed by another hand than agentid's: {RESTORE}")]
+    Edited,
+    /// An older ring than the one that signed last: keys that were revoked or dropped would sign again.
+    #[error(
+        "the Secret {SECRET_NAME} is an old copy: its generation is {found} and the Lease notes {expected}: restore the \
+         newest backup, or run `agentid keys reset` to make new keys, after which every token is minted anew"
+    )]
+    RolledBack {
+        /// The generation in the Secret.
+        found: u64,
+        /// The generation noted on the Lease.
+        expected: u64,
+    },
+    /// The configuration names another issuer or trust domain than the tokens that live.
+    #[error(
+        "the configuration says {what} {configured:?} and the key ring says {ring:?}, which is fixed while tokens live: put \
+         {ring:?} back, or run `agentid keys reset` to make new keys, after which every token is minted anew"
+    )]
+    Readdressed {
+        /// The configuration's field.
+        what: &'static str,
+        /// The ring's value.
+        ring: String,
+        /// The configured value.
+        configured: String,
+    },
+    /// A Secret of that name that is not ours.
+    #[error(
+        "the Secret {SECRET_NAME} has the type {found:?} instead of {KEYS_SECRET_TYPE:?}, so it is not agentid's: delete it if \
+         nothing else needs it"
+    )]
+    Foreign {
+        /// Its type.
+        found: String,
+    },
+    /// A new key could not be made.
+    #[error("no new signing key could be made: {0}")]
+    Generate(String),
+    /// The API server.
+    #[error("the Secret {SECRET_NAME} with the signing keys can't be reached: {0}")]
+    Api(#[from] CallError),
+}
+
+const RESTORE: &str = "restore it from a backup, or run `agentid keys reset` to make new keys, after which every token is minted anew";
+
+impl KeyringError {
+    /// Whether a write was refused because the Secret has changed meanwhile: read it again.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api(e) if matches!(e.class(), Class::Conflict | Class::AlreadyExists | Class::NotFound))
+    }
+
+    fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged { what: what.into() }
+    }
+}
+
+/// What one write puts into the Secret.
+#[derive(Debug)]
+pub struct Content<'a> {
+    /// The ring.
+    pub ring: &'a KeyRing,
+    /// At least the keys of the ring.
+    pub signers: &'a HashMap<String, Arc<SigningKey>>,
+    /// The times by which the ring is kept.
+    pub times: Times,
+    /// The answer to a request that this write carries out.
+    pub answer: Option<&'a KeysAnswer>,
+}
+
+/// The Secret on the API server.
+#[derive(Clone)]
+pub struct KeyStore {
+    client: Client,
+    namespace: String,
+}
+
+impl fmt::Debug for KeyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyStore").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+impl KeyStore {
+    /// The store in the operator's namespace.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self { client, namespace: namespace.to_owned() }
+    }
+
+    /// The Secret's resourceVersion, without its content; `None` where there is no Secret.
+    ///
+    /// # Errors
+    /// [`KeyringError::Api`].
+    pub async fn resource_version(&self) -> Result<Option<String>, KeyringError> {
+        let api = Api::<SecretKind>::namespaced(self.client.clone(), &self.namespace);
+        let found = timed(api.get_metadata_opt(SECRET_NAME)).await?;
+        Ok(found.and_then(|s| s.metadata.resource_version))
+    }
+
+    /// The Secret as it stands; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`KeyringError::Api`], [`KeyringError::Foreign`], and [`KeyringError::Damaged`] for an answer that is
+    /// no Secret at all.
+    pub async fn fetch(&self) -> Result<Option<Stored>, KeyringError> {
+        match self.call(Method::GET, SECRET_NAME, None).await {
+            Ok(text) => form::parse(&text).map(Some),
+            Err(e) if e.class() == Class::NotFound => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The ring, whole and as it was written. Whether it is the newest one and speaks for the configured
+    /// issuer is for [`Loaded::check`].
+    ///
+    /// # Errors
+    /// [`KeyringError`].
+    pub async fn load(&self) -> Result<Arc<Loaded>, KeyringError> {
+        self.fetch().await?.ok_or(KeyringError::Missing)?.ring
+    }
+
+    /// Makes the Secret.
+    ///
+    /// # Errors
+    /// [`KeyringError::Api`]; a Secret that came meanwhile is [`KeyringError::is_conflict`].
+    pub async fn create(&self, content: &Content<'_>) -> Result<Stored, KeyringError> {
+        let metadata = json!({
+            "name": SECRET_NAME,
+            "namespace": self.namespace,
+            "labels": {"app.kubernetes.io/managed-by": MANAGER},
+        });
+        let Value::Object(metadata) = metadata else { return Err(KeyringError::Missing) };
+        let body = form::body(&Metadata(metadata), content)?;
+        form::parse(&self.call(Method::POST, "", Some(body)).await?)
+    }
+
+    /// Writes the Secret over the one that was read.
+    ///
+    /// # Errors
+    /// [`KeyringError::Api`]; one that has changed or gone meanwhile is [`KeyringError::is_conflict`].
+    pub async fn write(&self, over: &Metadata, content: &Content<'_>) -> Result<Stored, KeyringError> {
+        let body = form::body(over, content)?;
+        form::parse(&self.call(Method::PUT, SECRET_NAME, Some(body)).await?)
+    }
+
+    /// Answers a request without touching the keys.
+    ///
+    /// # Errors
+    /// As [`KeyStore::write`].
+    pub async fn answer(&self, over: &Metadata, answer: &KeysAnswer) -> Result<Stored, KeyringError> {
+        let version = json!({"resourceVersion": over.resource_version()});
+        self.annotate(ANSWER_ANNOTATION, &form::line(answer), version).await
+    }
+
+    /// Asks the leader. A reset may find no Secret: then an empty one carries the request.
+    ///
+    /// # Errors
+    /// [`KeyringError::Missing`] where there is no Secret to ask on; [`KeyringError::Foreign`],
+    /// [`KeyringError::Api`].
+    pub async fn ask(&self, request: &KeysRequest) -> Result<(), KeyringError> {
+        let line = form::line(request);
+        match self.fetch().await? {
+            Some(stored) => {
+                let known = json!({"uid": stored.metadata.uid()});
+                self.annotate(REQUEST_ANNOTATION, &line, known).await.map(drop)
+            }
+            None if request.op == Operation::Reset => {
+                let secret = json!({
+                    "apiVersion": "v1",
+                    "kind": "Secret",
+                    "type": KEYS_SECRET_TYPE,
+                    "metadata": {
+                        "name": SECRET_NAME,
+                        "namespace": self.namespace,
+                        "labels": {"app.kubernetes.io/managed-by": MANAGER},
+                        "annotations": {REQUEST_ANNOTATION: line},
+                    },
+                });
+                let body = secret.to_string().into_bytes();
+                self.call(Method::POST, "", Some(body)).await.map(drop).map_err(KeyringError::Api)
+            }
+            None => Err(KeyringError::Missing),
+        }
+    }
+
+    async fn annotate(&self, name: &str, value: &str, known: Value) -> Result<Stored, KeyringError> {
+        let mut patch = json!({"metadata": known});
+        patch["metadata"]["annotations"] = json!({name: value});
+        let body = patch.to_string().into_bytes();
+        form::parse(&self.call(Method::PATCH, SECRET_NAME, Some(body)).await?)
+    }
+
+    /// One call whose answer stays out of kube's decoder, since that logs a body that it can't decode.
+    async fn call(
+        &self,
+        method: Method,
+        name: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Secret<String>, CallError> {
+        let mut path = format!("/api/v1/namespaces/{}/secrets", self.namespace);
+        if !name.is_empty() {
+            path = format!("{path}/{name}");
+        }
+        let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        if method != Method::GET {
+            path = format!("{path}?fieldManager={MANAGER}");
+        }
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(CONTENT_TYPE, kind)
+            .body(body.unwrap_or_default())
+            .map_err(|_| CallError::new(Class::Invalid, "the namespace can't be part of a path"))?;
+        timed(self.client.request_text(request)).await.map(Secret::new)
+    }
+}
+
+/// The algorithm as the crypto room names it.
+#[must_use]
+pub const fn crypto_algorithm(algorithm: SigningAlgorithm) -> Algorithm {
+    match algorithm {
+        SigningAlgorithm::ES256 => Algorithm::ES256,
+        SigningAlgorithm::RS256 => Algorithm::RS256,
+    }
+}

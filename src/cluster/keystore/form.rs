@@ -1,0 +1,170 @@
+//! The Secret's form on the wire: bytes to a ring with its keys, and back. No I/O.
+//!
+//! Invariant: what is read is what was written (a digest), and every key is the one that its id names (its
+//! thumbprint).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    ANSWER_ANNOTATION, Content, KEYS_SECRET_TYPE, KeyringError, Loaded, Metadata, REQUEST_ANNOTATION,
+    SECRET_NAME, Stored, TIMES_ANNOTATION, crypto_algorithm,
+};
+use crate::{
+    cluster::client::shape_error,
+    crypto::{JwkSet, Secret, SigningKey},
+    domain::keyring::KeyRing,
+};
+
+const RING_KEY: &str = "ring.json";
+
+/// `ring.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RingFile {
+    /// `sha256:` and the hex digest of the ring, written without spaces in the order of its fields.
+    digest: String,
+    ring: KeyRing,
+}
+
+#[derive(Deserialize)]
+struct SecretBody {
+    metadata: Map<String, Value>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    data: Option<BTreeMap<String, String>>,
+}
+
+/// Reads the Secret from the API server's answer.
+pub(super) fn parse(text: &Secret<String>) -> Result<Stored, KeyringError> {
+    // serde's messages quote what they stumble over.
+    let body: SecretBody = serde_json::from_str(text.expose())
+        .map_err(|_| KeyringError::damaged("the API server's answer is no Secret"))?;
+    let found = body.kind.unwrap_or_default();
+    if found != KEYS_SECRET_TYPE {
+        return Err(KeyringError::Foreign { found });
+    }
+    let mut metadata = body.metadata;
+    metadata.remove("managedFields");
+    let metadata = Metadata(metadata);
+    let data = body.data.unwrap_or_default().into_iter().map(|(k, v)| (k, Secret::new(v))).collect();
+    Ok(Stored {
+        request: metadata.annotation(REQUEST_ANNOTATION),
+        answer: metadata.annotation(ANSWER_ANNOTATION),
+        times: metadata.annotation(TIMES_ANNOTATION),
+        ring: load(&metadata, &data).map(Arc::new),
+        metadata,
+    })
+}
+
+fn load(metadata: &Metadata, data: &BTreeMap<String, Secret<String>>) -> Result<Loaded, KeyringError> {
+    if data.is_empty() {
+        return Err(KeyringError::Missing);
+    }
+    let ring = ring(&file(data, RING_KEY)?)?;
+    let mut signers = HashMap::new();
+    for key in &ring.keys {
+        let name = format!("{}.pem", key.kid);
+        let pem = file(data, &name)?;
+        let signer = SigningKey::from_pkcs8_pem(crypto_algorithm(key.algorithm), pem.expose())
+            .map_err(|e| KeyringError::damaged(format!("{name}: {e}")))?;
+        if signer.kid() != key.kid {
+            return Err(KeyringError::damaged(format!("{name} holds another key")));
+        }
+        signers.insert(key.kid.clone(), Arc::new(signer));
+    }
+    Ok(Loaded {
+        jwks: signers.values().map(|s| s.public_jwk()).collect::<JwkSet>(),
+        ring,
+        resource_version: metadata.resource_version().to_owned(),
+        uid: metadata.uid().to_owned(),
+        signers,
+    })
+}
+
+fn file(data: &BTreeMap<String, Secret<String>>, name: &str) -> Result<Secret<String>, KeyringError> {
+    let text = data.get(name).ok_or_else(|| KeyringError::damaged(format!("{name} is missing")))?;
+    let bytes =
+        STANDARD.decode(text.expose()).map_err(|_| KeyringError::damaged(format!("{name}: base64")))?;
+    // The bytes that are no text are dropped with the error, not shown by it.
+    String::from_utf8(bytes)
+        .map(Secret::new)
+        .map_err(|_| KeyringError::damaged(format!("{name} is not UTF-8")))
+}
+
+fn ring(text: &Secret<String>) -> Result<KeyRing, KeyringError> {
+    let file: RingFile = serde_json::from_str(text.expose())
+        .map_err(|e| KeyringError::damaged(format!("{RING_KEY}: {}", shape_error(&e))))?;
+    if digest_of(&file.ring)? != file.digest {
+        return Err(KeyringError::Edited);
+    }
+    file.ring.validate().map_err(|e| KeyringError::damaged(format!("{RING_KEY}: {e}")))?;
+    Ok(file.ring)
+}
+
+fn digest_of(ring: &KeyRing) -> Result<String, KeyringError> {
+    let bytes = serde_json::to_vec(ring).map_err(|_| KeyringError::damaged("the ring is no JSON"))?;
+    let mut text = "sha256:".to_owned();
+    for byte in digest(&SHA256, &bytes).as_ref() {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    Ok(text)
+}
+
+/// The Secret to write, over the metadata that was read.
+pub(super) fn body(over: &Metadata, content: &Content<'_>) -> Result<Vec<u8>, KeyringError> {
+    let ring = RingFile { digest: digest_of(content.ring)?, ring: content.ring.clone() };
+    let ring =
+        serde_json::to_string_pretty(&ring).map_err(|_| KeyringError::damaged("the ring is no JSON"))?;
+    let mut data = BTreeMap::from([(RING_KEY.to_owned(), STANDARD.encode(ring))]);
+    for kid in content.ring.published_kids() {
+        let signer = content
+            .signers
+            .get(kid)
+            .ok_or_else(|| KeyringError::damaged(format!("the key {kid} is not at hand")))?;
+        let pem = signer.to_pkcs8_pem().map_err(|e| KeyringError::Generate(e.to_string()))?;
+        data.insert(format!("{kid}.pem"), STANDARD.encode(pem.expose()));
+    }
+    let mut metadata = over.0.clone();
+    let annotations = metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
+    if let Value::Object(annotations) = annotations {
+        annotations.insert(TIMES_ANNOTATION.to_owned(), line(&content.times).into());
+        if let Some(answer) = content.answer {
+            annotations.insert(ANSWER_ANNOTATION.to_owned(), line(answer).into());
+        }
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body<'a> {
+        api_version: &'a str,
+        kind: &'a str,
+        metadata: &'a Map<String, Value>,
+        #[serde(rename = "type")]
+        secret_type: &'a str,
+        data: &'a BTreeMap<String, String>,
+    }
+    let body = Body {
+        api_version: "v1",
+        kind: "Secret",
+        metadata: &metadata,
+        secret_type: KEYS_SECRET_TYPE,
+        data: &data,
+    };
+    serde_json::to_vec(&body).map_err(|_| KeyringError::damaged(format!("{SECRET_NAME} is no JSON")))
+}
+
+/// One line of JSON for an annotation.
+pub(super) fn line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

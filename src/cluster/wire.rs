@@ -1,0 +1,426 @@
+//! Objects on the wire, read as far as decisions need them, and what they say of themselves.
+//!
+//! Invariant: Secret data is never read; who else wrote a Secret of ours is told from its managedFields, which
+//! are dropped at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::api::{
+    AGENT_LABEL, AgentGrant, AgentIdentity, AgentResource, DOCUMENT_KEY, MANAGED_BY, annotation,
+};
+use crate::domain::{
+    BoundObject, Changed, Credentials, Digest, Drift, Hasher, Key, Meta, Namespace, Object, Source, Trust,
+    Uid, Unfit,
+};
+
+/// The field manager of every write of ours.
+pub const FIELD_MANAGER: &str = "agentid";
+
+/// An object of a watch.
+pub trait Wire: DeserializeOwned + Send + 'static {
+    /// What the world takes in.
+    ///
+    /// # Errors
+    /// [`Unfit`] for an object that can't be understood; it harms itself alone.
+    fn object(self, source: &Source) -> Result<Object, Unfit>;
+}
+
+impl Wire for AgentIdentity {
+    fn object(self, _: &Source) -> Result<Object, Unfit> {
+        (&self).try_into().map(|a| Object::Agent(Box::new(a)))
+    }
+}
+
+impl Wire for AgentResource {
+    fn object(self, _: &Source) -> Result<Object, Unfit> {
+        (&self).try_into().map(|r| Object::Resource(Box::new(r)))
+    }
+}
+
+impl Wire for AgentGrant {
+    fn object(self, _: &Source) -> Result<Object, Unfit> {
+        (&self).try_into().map(|g| Object::Grant(Box::new(g)))
+    }
+}
+
+/// Metadata as far as it is read.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WireMeta {
+    name: String,
+    #[serde(default)]
+    namespace: String,
+    uid: String,
+    #[serde(default)]
+    resource_version: String,
+    creation_timestamp: Option<Timestamp>,
+    deletion_timestamp: Option<Timestamp>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+impl WireMeta {
+    fn meta(&self) -> Result<Meta, Unfit> {
+        Ok(Meta {
+            key: Key::new(self.namespace.as_str(), self.name.as_str()),
+            uid: self.uid.parse().map_err(|e: crate::domain::UidError| Unfit {
+                field: "metadata.uid",
+                problem: e.to_string(),
+            })?,
+            version: self.resource_version.parse().unwrap_or_default(),
+            created: self.creation_timestamp.unwrap_or(Timestamp::UNIX_EPOCH),
+            deleting: self.deletion_timestamp.is_some(),
+        })
+    }
+}
+
+/// An object of which only metadata is watched: a namespace, or one of a bound kind.
+#[derive(Debug, Deserialize)]
+pub struct WireObject {
+    metadata: WireMeta,
+}
+
+impl Wire for WireObject {
+    fn object(self, source: &Source) -> Result<Object, Unfit> {
+        let meta = self.metadata.meta()?;
+        Ok(match source {
+            Source::Bound(kind) => Object::Bound(
+                kind.clone(),
+                Box::new(BoundObject { meta, finished: false, unselected: false }),
+            ),
+            _ => {
+                let labels = self.metadata.labels.into_iter().collect();
+                Object::Namespace(Box::new(Namespace { meta, labels }))
+            }
+        })
+    }
+}
+
+/// A pod or Job: whole on the wire, trimmed to whether it has finished.
+#[derive(Debug, Deserialize)]
+pub struct WireWorkload {
+    metadata: WireMeta,
+    #[serde(default)]
+    status: WorkloadStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct WorkloadStatus {
+    phase: Option<String>,
+    #[serde(default)]
+    conditions: Vec<WorkloadCondition>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WorkloadCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    status: String,
+}
+
+impl WireWorkload {
+    /// A pod that succeeded or failed, or a Job that completed or failed.
+    fn is_finished(&self) -> bool {
+        matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+            || self
+                .status
+                .conditions
+                .iter()
+                .any(|c| c.status == "True" && matches!(c.kind.as_str(), "Complete" | "Failed"))
+    }
+
+    /// The labels, for a selector.
+    #[must_use]
+    pub const fn labels(&self) -> &BTreeMap<String, String> {
+        &self.metadata.labels
+    }
+}
+
+impl Wire for WireWorkload {
+    fn object(self, source: &Source) -> Result<Object, Unfit> {
+        let Source::Bound(kind) = source else {
+            return Err(Unfit { field: "kind", problem: format!("{source} is no bound kind") });
+        };
+        let finished = self.is_finished();
+        let object = BoundObject { meta: self.metadata.meta()?, finished, unselected: false };
+        Ok(Object::Bound(kind.clone(), Box::new(object)))
+    }
+}
+
+/// A Secret of our type, as metadata.
+#[derive(Debug, Deserialize)]
+pub struct WireSecret {
+    metadata: SecretMeta,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SecretMeta {
+    #[serde(flatten)]
+    meta: WireMeta,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    owner_references: Vec<Owner>,
+    #[serde(default)]
+    managed_fields: Vec<Managed>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Owner {
+    kind: String,
+    uid: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Managed {
+    #[serde(default)]
+    manager: String,
+    #[serde(default, rename = "fieldsV1")]
+    fields: Value,
+}
+
+impl Wire for WireSecret {
+    fn object(self, _: &Source) -> Result<Object, Unfit> {
+        self.credentials().map(|c| Object::Secret(Box::new(c)))
+    }
+}
+
+impl WireSecret {
+    /// What it says of itself.
+    ///
+    /// # Errors
+    /// [`Unfit`] without a UID.
+    pub fn credentials(self) -> Result<Credentials, Unfit> {
+        let meta = self.metadata.meta.meta()?;
+        let text = |name| self.metadata.annotations.get(name).map(String::as_str);
+        let time = |name| text(name).and_then(|t| t.parse().ok()).unwrap_or(Timestamp::MAX);
+        let agent: Option<Uid> = text(annotation::AGENT_UID).and_then(|u| u.parse().ok());
+        let list = |name| text(name).unwrap_or_default().split(',').filter(|t| !t.is_empty());
+        let tokens: Box<[(Box<str>, Digest)]> = list(annotation::TOKENS)
+            .filter_map(|t| t.split_once('='))
+            .map(|(file, digest)| (file.into(), digest.parse().unwrap_or_default()))
+            .collect();
+        let drift = agent.and_then(|uid| self.drift(uid, &tokens));
+        Ok(Credentials {
+            agent,
+            plan: text(annotation::PLAN).and_then(|p| p.parse().ok()).unwrap_or_default(),
+            kids: list(annotation::KEY_IDS).map(Arc::from).collect(),
+            renew_at: time(annotation::RENEW_AT),
+            expires_at: time(annotation::EXPIRES_AT),
+            drift,
+            tokens,
+            meta,
+        })
+    }
+
+    /// How it differs from what we wrote.
+    fn drift(&self, agent: Uid, tokens: &[(Box<str>, Digest)]) -> Option<Drift> {
+        let SecretMeta { meta, owner_references, managed_fields, .. } = &self.metadata;
+        let (mine, others): (Vec<_>, Vec<_>) =
+            managed_fields.iter().partition(|m| m.manager == FIELD_MANAGER);
+        let changed = |by: &str, what| Some(Drift { by: by.into(), what });
+        for other in &others {
+            let fields = &other.fields;
+            let touches = |map: &str, ours: fn(&str) -> bool| {
+                fields["f:metadata"][map]
+                    .as_object()
+                    .is_some_and(|m| m.keys().any(|k| k.strip_prefix("f:").is_some_and(ours)))
+            };
+            // `immutable: false` is what we leave unsaid, but saying `true` cannot be told from it here.
+            if !fields["f:immutable"].is_null() {
+                return changed(&other.manager, Changed::Immutable);
+            }
+            if !fields["f:data"].is_null() {
+                return changed(&other.manager, Changed::Data);
+            }
+            if !fields["f:metadata"]["f:ownerReferences"].is_null() {
+                return changed(&other.manager, Changed::Owners);
+            }
+            if touches("f:annotations", |k| k.starts_with("agentid.dev/")) {
+                return changed(&other.manager, Changed::Annotations);
+            }
+            if touches("f:labels", |k| k == AGENT_LABEL || k == MANAGED_BY.0) {
+                return changed(&other.manager, Changed::Labels);
+            }
+        }
+        let somebody = others.last().map_or("unknown", |m| m.manager.as_str());
+        let owned = owner_references.len() == 1
+            && owner_references.iter().any(|o| o.kind == "AgentIdentity" && o.uid.parse() == Ok(agent));
+        if !owned {
+            return changed(somebody, Changed::Owners);
+        }
+        if meta.labels.get(MANAGED_BY.0).map(String::as_str) != Some(MANAGED_BY.1)
+            || !meta.labels.contains_key(AGENT_LABEL)
+        {
+            return changed(somebody, Changed::Labels);
+        }
+        let mut files: Vec<&str> = mine
+            .iter()
+            .filter_map(|m| m.fields["f:data"].as_object())
+            .flat_map(|m| m.keys())
+            .filter_map(|k| k.strip_prefix("f:"))
+            .collect();
+        files.sort_unstable();
+        files.dedup();
+        let mut wanted: Vec<&str> = tokens.iter().map(|(f, _)| &**f).chain([DOCUMENT_KEY]).collect();
+        wanted.sort_unstable();
+        if files == wanted { None } else { changed(somebody, Changed::Data) }
+    }
+}
+
+/// A trust ConfigMap, whole.
+#[derive(Debug, Deserialize)]
+pub struct WireTrust {
+    metadata: WireMeta,
+    #[serde(default)]
+    data: BTreeMap<String, String>,
+    #[serde(default, rename = "binaryData")]
+    binary_data: BTreeMap<String, String>,
+    #[serde(default)]
+    immutable: bool,
+}
+
+/// Digest of a trust ConfigMap's data.
+#[must_use]
+pub fn trust_digest(data: &BTreeMap<String, String>) -> Digest {
+    let mut h = Hasher::new("trust v1");
+    for (key, value) in data {
+        h.part(key.as_bytes()).part(value.as_bytes());
+    }
+    h.finish()
+}
+
+impl Wire for WireTrust {
+    fn object(self, _: &Source) -> Result<Object, Unfit> {
+        let ours = self.metadata.labels.get(MANAGED_BY.0).map(String::as_str) == Some(MANAGED_BY.1);
+        // Whatever else it holds makes it differ from what is wanted.
+        let digest = if self.binary_data.is_empty() && !self.immutable {
+            trust_digest(&self.data)
+        } else {
+            Digest::default()
+        };
+        Ok(Object::Trust(Box::new(Trust { meta: self.metadata.meta()?, ours, digest })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "7f3d9a2e-0001-4abc-8def-0123456789ab";
+
+    fn secret(edit: impl FnOnce(&mut Value)) -> Credentials {
+        let mut value = serde_json::json!({"metadata": {
+            "name": "triage-agentid", "namespace": "support", "uid": "00000000-0000-4000-8000-000000000001",
+            "resourceVersion": "7", "creationTimestamp": "2026-11-24T00:00:00Z",
+            "labels": {"app.kubernetes.io/managed-by": "agentid", "agentid.dev/agent": "triage"},
+            "annotations": {
+                "agentid.dev/agent-uid": UID, "agentid.dev/plan": "000102030405060708090a0b0c0d0e0f",
+                "agentid.dev/tokens": "identity.jwt=000102030405060708090a0b0c0d0e0f",
+                "agentid.dev/key-ids": "k1,k2", "agentid.dev/renew-at": "2026-11-24T00:40:00Z",
+                "agentid.dev/expires-at": "2026-11-24T01:00:00Z"},
+            "ownerReferences": [{"apiVersion": "agentid.dev/v1alpha1", "kind": "AgentIdentity", "name": "triage", "uid": UID}],
+            "managedFields": [{"manager": "agentid", "operation": "Update", "fieldsV1": {
+                "f:data": {".": {}, "f:agent.json": {}, "f:identity.jwt": {}}, "f:type": {}}}]
+        }});
+        edit(&mut value);
+        serde_json::from_value::<WireSecret>(value).unwrap().credentials().unwrap()
+    }
+
+    fn other(fields: Value) -> impl FnOnce(&mut Value) {
+        move |v| {
+            let entry =
+                serde_json::json!({"manager": "kubectl-edit", "operation": "Update", "fieldsV1": fields});
+            v["metadata"]["managedFields"].as_array_mut().unwrap().push(entry);
+        }
+    }
+
+    #[test]
+    fn reads_what_a_restart_needs() {
+        let s = secret(|_| {});
+        assert_eq!(s.drift, None);
+        assert_eq!(s.agent, Some(UID.parse().unwrap()));
+        assert_eq!(s.kids.len(), 2);
+        assert_eq!(s.tokens.len(), 1);
+        assert_eq!(s.renew_at.to_string(), "2026-11-24T00:40:00Z");
+    }
+
+    #[test]
+    fn tells_who_changed_what() {
+        for (fields, what) in [
+            (serde_json::json!({"f:data": {"f:identity.jwt": {}}}), Some(Changed::Data)),
+            (serde_json::json!({"f:data": {"f:extra": {}}}), Some(Changed::Data)),
+            (serde_json::json!({"f:immutable": {}}), Some(Changed::Immutable)),
+            (
+                serde_json::json!({"f:metadata": {"f:labels": {"f:agentid.dev/agent": {}}}}),
+                Some(Changed::Labels),
+            ),
+            (serde_json::json!({"f:metadata": {"f:labels": {"f:team": {}}}}), None),
+            (
+                serde_json::json!({"f:metadata": {"f:annotations": {"f:agentid.dev/renew-at": {}}}}),
+                Some(Changed::Annotations),
+            ),
+            (serde_json::json!({"f:metadata": {"f:annotations": {"f:note": {}}}}), None),
+            (serde_json::json!({"f:metadata": {"f:ownerReferences": {}}}), Some(Changed::Owners)),
+        ] {
+            let drift = secret(other(fields.clone())).drift;
+            assert_eq!(drift.as_ref().map(|d| d.what), what, "{fields}");
+            assert!(drift.is_none_or(|d| &*d.by == "kubectl-edit"));
+        }
+    }
+
+    #[test]
+    fn tells_what_is_missing() {
+        let without = |pointer: &'static str, key: &'static str| {
+            secret(move |v| {
+                v.pointer_mut(pointer).unwrap().as_object_mut().unwrap().remove(key);
+            })
+            .drift
+            .map(|d| d.what)
+        };
+        assert_eq!(without("/metadata/labels", "agentid.dev/agent"), Some(Changed::Labels));
+        assert_eq!(without("/metadata", "ownerReferences"), Some(Changed::Owners));
+        assert_eq!(without("/metadata", "managedFields"), Some(Changed::Data));
+        assert_eq!(
+            without("/metadata/managedFields/0/fieldsV1/f:data", "f:identity.jwt"),
+            Some(Changed::Data),
+            "a key that was taken out"
+        );
+        let extra = secret(|v| {
+            let owner = serde_json::json!({"kind": "ConfigMap", "uid": UID, "name": "x", "apiVersion": "v1"});
+            v["metadata"]["ownerReferences"].as_array_mut().unwrap().push(owner);
+        });
+        assert_eq!(extra.drift.map(|d| d.what), Some(Changed::Owners));
+    }
+
+    #[test]
+    fn one_that_we_did_not_write_has_no_agent() {
+        let s = secret(|v| v["metadata"]["annotations"] = serde_json::json!({}));
+        assert_eq!((s.agent, s.drift), (None, None));
+    }
+
+    #[test]
+    fn pods_and_jobs_finish() {
+        for (status, finished) in [
+            (serde_json::json!({"phase": "Running"}), false),
+            (serde_json::json!({"phase": "Succeeded"}), true),
+            (serde_json::json!({"conditions": [{"type": "Complete", "status": "True"}]}), true),
+            (serde_json::json!({"conditions": [{"type": "Failed", "status": "False"}]}), false),
+            (serde_json::json!({"conditions": [{"type": "Suspended", "status": "True"}]}), false),
+        ] {
+            let w: WireWorkload = serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "x", "namespace": "y", "uid": UID}, "status": status}))
+            .unwrap();
+            assert_eq!(w.is_finished(), finished, "{status}");
+        }
+    }
+}

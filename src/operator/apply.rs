@@ -1,0 +1,416 @@
+//! One agent's work: decide, plan, apply, until the plan is empty.
+//!
+//! Invariants: the Secret is written before the status that speaks of it; what the API server answers is taken
+//! into the world before the next look; nothing here lists.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use thiserror::Error;
+
+use super::context::Context;
+use crate::api::Reason;
+use crate::cluster::client::{CallError, Class};
+use crate::cluster::wire::{Wire, WireObject, WireSecret, WireWorkload};
+use crate::cluster::write::SecretWrite;
+use crate::domain::plan::{AgentStep, Cause, Credential, Issue, Plan, SecretStep, plan};
+use crate::domain::status::{Transition, agent_status};
+use crate::domain::{
+    Agent, BoundObject, Decision, Foreign, Key, Object, Refusal, Source, Uid, Unfit, World, decide,
+};
+use crate::issue::{Contents, MintError};
+
+/// Why an agent's work failed; it is tried again after a pause of its own.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// A call to the API server.
+    #[error("{what}: {source}")]
+    Call {
+        /// Which call.
+        what: &'static str,
+        /// Why it failed.
+        source: CallError,
+    },
+    /// Minting.
+    #[error(transparent)]
+    Mint(#[from] MintError),
+    /// An answer that can't be understood.
+    #[error("the API server's answer: {0}")]
+    Answer(#[from] Unfit),
+    /// The plan did not become empty.
+    #[error("the work does not come to rest; somebody else may be changing the same object")]
+    Restless,
+    /// A panic, in this agent's work alone.
+    #[error("a fault of agentid's own: {0}")]
+    Panic(String),
+}
+
+impl Failure {
+    /// The reason, of the closed set.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Mint(e) => e.reason(),
+            _ => Reason::Internal,
+        }
+    }
+}
+
+pub(super) fn call(what: &'static str) -> impl FnOnce(CallError) -> Failure {
+    move |source| Failure::Call { what, source }
+}
+
+/// More rounds than any agent needs: own, confirm, look, secret, status.
+const ROUNDS: usize = 8;
+
+enum Round {
+    Again,
+    Rest(Option<Timestamp>),
+}
+
+/// Works on an agent until its plan is empty; says when to look again.
+pub(super) async fn agent(cx: &Context, key: &Key) -> Result<Option<Timestamp>, Failure> {
+    let mut looked = false;
+    for _ in 0..ROUNDS {
+        let now = Timestamp::now();
+        let Some((decision, plan)) = look(cx, &cx.world.read(), key, now) else { return Ok(None) };
+        let holdings = decision.holdings();
+        if *cx.world.read().holdings(key) != holdings {
+            cx.world.write().record_holdings(key, holdings);
+        }
+        match round(cx, &decision, &plan, &mut looked, now).await? {
+            Round::Again => {}
+            Round::Rest(wake) => return Ok(wake),
+        }
+    }
+    Err(Failure::Restless)
+}
+
+fn look(cx: &Context, world: &World, key: &Key, now: Timestamp) -> Option<(Decision, Plan)> {
+    let decision = decide(world, key, now)?;
+    let plan = plan(world, &decision, &cx.keys().seen, now)?;
+    Some((decision, plan))
+}
+
+async fn round(
+    cx: &Context,
+    decision: &Decision,
+    plan: &Plan,
+    looked: &mut bool,
+    now: Timestamp,
+) -> Result<Round, Failure> {
+    match &plan.agent {
+        AgentStep::Keep => {}
+        AgentStep::Own(owner) => return own(cx, decision, *owner).await,
+        AgentStep::Confirm(uid) => {
+            if confirm(cx, &decision.agent, Some(*uid)).await? {
+                return Ok(Round::Again);
+            }
+            return Ok(Round::Rest(plan.wake));
+        }
+        AgentStep::Look => {
+            if !*looked {
+                *looked = true;
+                if confirm(cx, &decision.agent, None).await? {
+                    return Ok(Round::Again);
+                }
+            }
+        }
+        AgentStep::Delete(refusal) => {
+            if let SecretStep::Delete(uid) = plan.secret {
+                delete_secret(cx, decision, uid).await?;
+            }
+            cx.writer.delete_agent(&decision.agent, decision.uid).await.map_err(call("delete the agent"))?;
+            tracing::info!(agent = %decision.agent, reason = %refusal.reason, message = %refusal.message, "agent deleted");
+            cx.metrics.deleted(refusal.reason);
+            return Ok(Round::Rest(None));
+        }
+    }
+    if plan.secret != SecretStep::Keep {
+        return match secret(cx, decision, plan, now).await {
+            Ok(()) => Ok(Round::Again),
+            Err(failure) => {
+                report(cx, decision, &failure, now).await;
+                Err(failure)
+            }
+        };
+    }
+    status(cx, decision, &plan.credential, now).await?;
+    Ok(Round::Rest(plan.wake))
+}
+
+/// Says on the agent itself why its Secret can't be written, if trying again won't help.
+async fn report(cx: &Context, decision: &Decision, failure: &Failure, now: Timestamp) {
+    let Failure::Call { what, source } = failure else { return };
+    if source.class().is_transient() || matches!(source.class(), Class::Conflict | Class::AlreadyExists) {
+        return;
+    }
+    if source.message().contains("being terminated") {
+        return;
+    }
+    let refusal = Refusal::new(
+        Reason::Internal,
+        format!("{what}: {}; see agentid's RBAC rules, quotas and admission policies", source.message()),
+    );
+    if let Err(e) = status(cx, decision, &Credential::Absent(refusal), now).await {
+        tracing::debug!(agent = %decision.agent, error = %e, "the failure could not be written either");
+    }
+}
+
+async fn status(
+    cx: &Context,
+    decision: &Decision,
+    credential: &Credential,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let change = agent_status(&cx.world.read(), decision, credential, now);
+    let Some(change) = change else { return Ok(()) };
+    match cx.writer.agent_status(&decision.agent, decision.uid, &change.status).await {
+        Ok(object) => {
+            let agent = Agent::try_from(&object)?;
+            cx.world.answer(Object::Agent(Box::new(agent)));
+            tell(cx, &decision.agent, decision.uid, &change.transitions);
+            Ok(())
+        }
+        // It is gone, or another agent has its name: the watch will say.
+        Err(e) if matches!(e.class(), Class::NotFound | Class::Invalid | Class::Conflict) => {
+            tracing::debug!(agent = %decision.agent, error = %e, "status not written");
+            if e.class() == Class::NotFound {
+                return Ok(());
+            }
+            Err(call("write the status")(e))
+        }
+        Err(e) => Err(call("write the status")(e)),
+    }
+}
+
+fn tell(cx: &Context, key: &Key, uid: Uid, transitions: &[Transition]) {
+    for t in transitions {
+        cx.metrics.transition(t.reason);
+        cx.tell("AgentIdentity", key, uid, t);
+    }
+}
+
+async fn own(cx: &Context, decision: &Decision, owner: Uid) -> Result<Round, Failure> {
+    let parts = {
+        let world = cx.world.read();
+        let Some(agent) = world.agent(&decision.agent) else { return Ok(Round::Rest(None)) };
+        agent.bound.clone().map(|b| (agent.meta.version, !agent.owners.is_empty(), b))
+    };
+    let Some((version, has_owners, bound)) = parts else { return Ok(Round::Rest(None)) };
+    let (api_version, kind) = bound.kind.rsplit_once('/').unwrap_or(("v1", &bound.kind));
+    let reference =
+        json!({"apiVersion": api_version, "kind": kind, "name": &*bound.name, "uid": owner.to_string()});
+    let written = cx.writer.own_agent(&decision.agent, decision.uid, version, has_owners, &reference).await;
+    match written {
+        Ok(object) => {
+            cx.world.answer(Object::Agent(Box::new(Agent::try_from(&object)?)));
+            Ok(Round::Again)
+        }
+        Err(e) if e.class() == Class::NotFound => Ok(Round::Rest(None)),
+        // It has changed meanwhile; the watch will show how.
+        Err(e) => Err(call("add the ownerReference")(e)),
+    }
+}
+
+/// Finds out by one GET whether a bound object that no watch shows is there. Says whether something was
+/// learnt.
+async fn confirm(cx: &Context, key: &Key, wanted: Option<Uid>) -> Result<bool, Failure> {
+    let bound = cx.world.read().agent(key).and_then(|a| a.bound.clone());
+    let Some(bound) = bound else { return Ok(false) };
+    let object = key.sibling(bound.name.clone());
+    let Some(collection) = cx.collection(&bound.kind).await.map_err(call("find the bound kind"))? else {
+        return Ok(false);
+    };
+    let source = Source::Bound(bound.kind.clone());
+    let is_pod = &*bound.kind == "v1/Pod";
+    let (found, selected) = if is_pod {
+        let pod = cx
+            .writer
+            .look::<WireWorkload>(&collection, &object)
+            .await
+            .map_err(call("look for the bound object"))?;
+        let selected =
+            pod.as_ref().is_some_and(|p| cx.pod_selector.matches(|k| p.labels().get(k).map(String::as_str)));
+        (pod.map(|p| p.object(&source)).transpose()?, selected)
+    } else {
+        let found = cx
+            .writer
+            .look::<WireObject>(&collection, &object)
+            .await
+            .map_err(call("look for the bound object"))?;
+        (found.map(|o| o.object(&source)).transpose()?, true)
+    };
+    let found: Option<BoundObject> = found.and_then(|o| match o {
+        Object::Bound(_, object) => Some(*object),
+        _ => None,
+    });
+    let mut world = cx.world.write();
+    match (found, wanted) {
+        (Some(found), Some(uid)) if found.meta.uid != uid => {
+            world.note_gone(&bound.kind, &object, uid);
+            Ok(true)
+        }
+        // Our watch is a little behind.
+        (Some(_), _) if selected => Ok(false),
+        (Some(found), _) => {
+            let news = world.bound_object(&bound.kind, &object).is_none();
+            world.note_unselected(&bound.kind, found);
+            Ok(news)
+        }
+        (None, Some(uid)) => {
+            world.note_absent(&bound.kind, &object);
+            world.note_gone(&bound.kind, &object, uid);
+            Ok(true)
+        }
+        (None, None) => {
+            let news = world.bound_object(&bound.kind, &object).is_some();
+            world.note_absent(&bound.kind, &object);
+            Ok(news)
+        }
+    }
+}
+
+async fn secret(cx: &Context, decision: &Decision, plan: &Plan, now: Timestamp) -> Result<(), Failure> {
+    match &plan.secret {
+        SecretStep::Keep => Ok(()),
+        SecretStep::Create(issue) => create(cx, issue, now, &Cause::New).await,
+        SecretStep::Recreate(uid, issue, cause) => {
+            delete_secret(cx, decision, *uid).await?;
+            create(cx, issue, now, cause).await
+        }
+        SecretStep::Update(uid, issue, cause) => update(cx, *uid, issue, now, cause).await,
+        SecretStep::Strip(uid, issue, undue) => strip(cx, *uid, issue, undue).await,
+        SecretStep::Delete(uid) => delete_secret(cx, decision, *uid).await,
+    }
+}
+
+async fn delete_secret(cx: &Context, decision: &Decision, uid: Uid) -> Result<(), Failure> {
+    let name = cx.world.read().agent(&decision.agent).map(|a| a.secret_name.clone());
+    let Some(name) = name else { return Ok(()) };
+    let key = decision.agent.sibling(name);
+    cx.writer.delete_secret(&key, uid).await.map_err(call("delete the Secret"))?;
+    cx.world.write().remove(&Source::Secrets, &key, uid, 0);
+    Ok(())
+}
+
+async fn create(cx: &Context, issue: &Issue, now: Timestamp, cause: &Cause) -> Result<(), Failure> {
+    // A key is published before what it signed arrives.
+    super::trust::ensure(cx, &issue.agent.namespace).await?;
+    let key = issue.agent.sibling(issue.secret.clone());
+    let contents = cx.issuer.mint(issue, &*cx.keys(), now)?;
+    match cx.writer.create_secret(&key, write(issue, &contents)).await {
+        Ok(answer) => written(cx, answer, issue, cause),
+        Err(e) if e.class() == Class::AlreadyExists => in_the_way(cx, &key, issue).await,
+        Err(e) => Err(call("create the Secret")(e)),
+    }
+}
+
+/// Something bears the name of the Secret: ours of a moment ago, or somebody else's.
+async fn in_the_way(cx: &Context, key: &Key, issue: &Issue) -> Result<(), Failure> {
+    let found = cx.writer.secret_in_the_way(key).await.map_err(call("look for the Secret"))?;
+    let Some(found) = found else { return Ok(()) };
+    let found = found.credentials()?;
+    if found.agent == Some(issue.uid) && found.drift.is_none() {
+        cx.world.answer(Object::Secret(Box::new(found)));
+        return Ok(());
+    }
+    let foreign = Foreign { what: "a Secret".into(), checked: Timestamp::now() };
+    cx.world.write().note_foreign(key, Some(foreign));
+    Ok(())
+}
+
+async fn update(cx: &Context, uid: Uid, issue: &Issue, now: Timestamp, cause: &Cause) -> Result<(), Failure> {
+    let key = issue.agent.sibling(issue.secret.clone());
+    let contents = cx.issuer.mint(issue, &*cx.keys(), now)?;
+    let heal = matches!(cause, Cause::Healed(_));
+    let answer = cx.writer.update_secret(&key, uid, write(issue, &contents), heal).await;
+    settle(cx, &key, uid, answer, issue, cause).await
+}
+
+async fn strip(cx: &Context, uid: Uid, issue: &Issue, undue: &[Box<str>]) -> Result<(), Failure> {
+    let key = issue.agent.sibling(issue.secret.clone());
+    let seen = cx.world.read().secret(&key).cloned();
+    let Some(seen) = seen else { return Ok(()) };
+    let contents = cx.issuer.strip(issue, &seen, undue);
+    let answer = cx.writer.strip_secret(&key, uid, write(issue, &contents), undue).await;
+    settle(cx, &key, uid, answer, issue, &Cause::Changed).await
+}
+
+async fn settle(
+    cx: &Context,
+    key: &Key,
+    uid: Uid,
+    answer: Result<WireSecret, CallError>,
+    issue: &Issue,
+    cause: &Cause,
+) -> Result<(), Failure> {
+    match answer {
+        Ok(answer) => written(cx, answer, issue, cause),
+        Err(e) if matches!(e.class(), Class::NotFound | Class::Invalid) => {
+            // Gone, another one, or no longer of the shape that we wrote: see which, and plan again.
+            let found = cx.writer.secret_in_the_way(key).await.map_err(call("look for the Secret"))?;
+            match found.map(WireSecret::credentials).transpose()? {
+                Some(found) if found.meta.uid == uid && found.drift.is_none() => {
+                    return Err(call("write the Secret")(e));
+                }
+                Some(found) if found.meta.uid == uid => cx.world.answer(Object::Secret(Box::new(found))),
+                _ => cx.world.write().remove(&Source::Secrets, key, uid, 0),
+            }
+            Ok(())
+        }
+        Err(e) => Err(call("write the Secret")(e)),
+    }
+}
+
+fn write<'a>(issue: &'a Issue, contents: &'a Contents) -> SecretWrite<'a> {
+    SecretWrite {
+        agent: &issue.agent,
+        uid: issue.uid,
+        data: &contents.data,
+        annotations: &contents.annotations,
+    }
+}
+
+fn written(cx: &Context, answer: WireSecret, issue: &Issue, cause: &Cause) -> Result<(), Failure> {
+    cx.world.answer(Object::Secret(Box::new(answer.credentials()?)));
+    cx.metrics.written(cause, issue.refusal.is_some());
+    if let Cause::Healed(drift) = cause {
+        let note = format!(
+            "Secret {}: {} was changed by {} and has been written anew",
+            issue.secret,
+            drift.what.field(),
+            drift.by
+        );
+        tracing::warn!(agent = %issue.agent, secret = %issue.secret, by = %drift.by, field = drift.what.field(), "a Secret was healed");
+        cx.tell(
+            "AgentIdentity",
+            &issue.agent,
+            issue.uid,
+            &Transition { good: true, reason: Reason::Issued, note },
+        );
+    }
+    Ok(())
+}
+
+/// Deletes a Secret of ours that is no live agent's.
+pub(super) async fn orphan(cx: &Context, key: &Key) -> Result<Option<Timestamp>, Failure> {
+    let uid = {
+        let world = cx.world.read();
+        let now = Timestamp::now();
+        // Unknown is not absent.
+        if !world.is_fresh(&Source::Agents, now) || !world.is_fresh(&Source::Secrets, now) {
+            return Ok(Some(now + SignedDuration::from_secs(5)));
+        }
+        let leaving = world.namespace(&key.namespace).is_none_or(|n| n.meta.deleting);
+        match world.secret(key).filter(|s| world.is_orphan(s)) {
+            Some(secret) if !leaving => secret.meta.uid,
+            _ => return Ok(None),
+        }
+    };
+    cx.writer.delete_secret(key, uid).await.map_err(call("delete the Secret"))?;
+    cx.world.write().remove(&Source::Secrets, key, uid, 0);
+    cx.world.changed.notify_one();
+    tracing::info!(secret = %key, "a Secret without its agent was deleted");
+    cx.metrics.orphan();
+    Ok(None)
+}

@@ -1,0 +1,226 @@
+//! The loop: takes dirty work from the world's queue and gives it to workers, one item to one worker.
+//!
+//! Invariants: the urgent lane always finds a free worker; a panic or a failure delays its own item alone; no
+//! work begins without the lease.
+
+use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use jiff::{SignedDuration, Timestamp};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::apply::{self, Failure};
+use super::context::Context;
+use super::{statuses, trust};
+use crate::cluster::lease::Claim;
+use crate::domain::{Lane, Queue, Uid, Work, schedule};
+
+/// Pieces of work under way at once, and how many of them may be of the paced lane.
+const WORKERS: usize = 40;
+const PACED_WORKERS: usize = 24;
+
+type Outcome = (Work, Result<Option<Timestamp>, Failure>);
+
+/// The state of the loop.
+pub(super) struct Engine {
+    cx: Arc<Context>,
+    claim: Claim,
+    queue: Queue<Work>,
+    wakes: BTreeSet<(Timestamp, Work)>,
+    wake_of: HashMap<Work, Timestamp>,
+    failures: HashMap<Work, u32>,
+    running: JoinSet<Outcome>,
+    settled: bool,
+}
+
+impl Engine {
+    pub(super) fn new(cx: Arc<Context>, claim: Claim) -> Self {
+        Self {
+            cx,
+            claim,
+            queue: Queue::default(),
+            wakes: BTreeSet::new(),
+            wake_of: HashMap::new(),
+            failures: HashMap::new(),
+            running: JoinSet::new(),
+            settled: false,
+        }
+    }
+
+    /// Works until told to stop; then lets what is under way come to its end, for a bounded time.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut keys = self.cx.keys.clone();
+        let mut flush = tokio::time::interval(statuses::PERIOD);
+        flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut flushing: Option<tokio::task::JoinHandle<()>> = None;
+        loop {
+            self.collect();
+            self.start();
+            let sleep = self.until_next_wake();
+            let cx = self.cx.clone();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = cx.world.changed.notified() => {}
+                Some(done) = self.running.join_next() => {
+                    self.finished(done);
+                    while let Some(done) = self.running.try_join_next() {
+                        self.finished(done);
+                    }
+                }
+                () = tokio::time::sleep(sleep) => {}
+                changed = keys.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.keys_changed();
+                }
+                _ = flush.tick() => {
+                    if self.settled && flushing.as_ref().is_none_or(|f| f.is_finished()) && self.claim.is_current() {
+                        let cx = self.cx.clone();
+                        flushing = Some(tokio::spawn(async move { statuses::flush(&cx).await }));
+                    }
+                }
+            }
+        }
+        let rest = async { while self.running.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(20), rest).await.is_err() {
+            tracing::warn!(left = self.running.len(), "stopping although work is still under way");
+        }
+        if let Some(flushing) = flushing {
+            flushing.abort();
+        }
+    }
+
+    /// Dirty work of the world, and work whose time has come.
+    fn collect(&mut self) {
+        let (dirty, synced) = {
+            let mut world = self.cx.world.write();
+            (world.take_dirty(), world.is_synced())
+        };
+        for (work, lane) in dirty {
+            self.queue.push(work, lane);
+        }
+        let now = Timestamp::now();
+        while let Some((at, _)) = self.wakes.first()
+            && *at <= now
+        {
+            if let Some((_, work)) = self.wakes.pop_first() {
+                self.wake_of.remove(&work);
+                self.queue.push(work, Lane::Paced);
+            }
+        }
+        if synced && !self.settled && self.queue.is_idle() && self.cx.keys().jwks.is_some() {
+            self.settled = true;
+            tracing::info!("every agent has been looked at once");
+        }
+        self.cx.metrics.depths(self.queue.depths(), self.running.len());
+    }
+
+    fn start(&mut self) {
+        if !self.claim.is_current() || !self.cx.world.read().is_synced() {
+            return;
+        }
+        while self.running.len() < WORKERS {
+            let Some((work, _)) = self.queue.pop(PACED_WORKERS) else { return };
+            let cx = self.cx.clone();
+            let claim = self.claim.clone();
+            self.running.spawn(async move {
+                let done = AssertUnwindSafe(perform(&cx, &claim, &work)).catch_unwind().await;
+                let done = done.unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic))));
+                (work, done)
+            });
+        }
+    }
+
+    fn finished(&mut self, done: Result<Outcome, tokio::task::JoinError>) {
+        // The workers catch panics themselves, and nobody aborts them before the end.
+        let Ok((work, outcome)) = done else { return };
+        let wake = match outcome {
+            Ok(wake) => {
+                self.failures.remove(&work);
+                wake
+            }
+            Err(failure) => {
+                let attempt = self.failures.entry(work.clone()).or_default();
+                *attempt = attempt.saturating_add(1);
+                let pause = schedule::backoff(self.uid(&work), self.failures[&work]);
+                self.cx.metrics.failed(failure.reason());
+                tracing::warn!(?work, error = %failure, pause_ms = pause.as_millis(), "work failed and will be tried again");
+                Some(Timestamp::now() + pause)
+            }
+        };
+        if let Some(old) = self.wake_of.remove(&work) {
+            self.wakes.remove(&(old, work.clone()));
+        }
+        if let Some(at) = wake {
+            self.wakes.insert((at, work.clone()));
+            self.wake_of.insert(work.clone(), at);
+        }
+        self.queue.done(&work);
+    }
+
+    fn uid(&self, work: &Work) -> Uid {
+        match work {
+            Work::Agent(key) => self.cx.world.read().agent(key).map_or(Uid(0), |a| a.meta.uid),
+            _ => Uid(0),
+        }
+    }
+
+    fn until_next_wake(&self) -> Duration {
+        self.wakes
+            .first()
+            .map(|(at, _)| at.duration_since(Timestamp::now()).max(SignedDuration::from_millis(1)))
+            .and_then(|d| Duration::try_from(d).ok())
+            .unwrap_or(Duration::from_secs(5))
+            .min(Duration::from_secs(5))
+    }
+
+    fn keys_changed(&mut self) {
+        let view = self.cx.keys();
+        let mut world = self.cx.world.write();
+        world.mark_trust();
+        if view.seen.problem.is_some() {
+            return;
+        }
+        let again = world.mark_key_gone(&view.seen.good);
+        if again > 0 {
+            tracing::warn!(
+                agents = again,
+                "tokens of a key that is no longer published are being minted anew"
+            );
+        }
+        // Whoever waited for a key waits no longer.
+        for (at, work) in std::mem::take(&mut self.wakes) {
+            if self.failures.contains_key(&work) || matches!(work, Work::Trust(_)) {
+                self.wake_of.remove(&work);
+                self.queue.push(work, Lane::Paced);
+            } else {
+                self.wakes.insert((at, work));
+            }
+        }
+        world.mark_unissued();
+    }
+}
+
+async fn perform(cx: &Context, claim: &Claim, work: &Work) -> Result<Option<Timestamp>, Failure> {
+    if !claim.is_current() {
+        return Ok(Some(Timestamp::now() + SignedDuration::from_secs(1)));
+    }
+    match work {
+        Work::Agent(key) => apply::agent(cx, key).await,
+        Work::Orphan(key) => apply::orphan(cx, key).await,
+        Work::Trust(namespace) => trust::one(cx, namespace).await,
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panicked".to_owned())
+}

@@ -1,0 +1,52 @@
+//! The keys as the loop sees them: who signs, what is published, and what is wrong.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::api::SigningAlgorithm;
+use crate::crypto::SigningKey;
+use crate::domain::plan::KeysSeen;
+use crate::issue::Signers;
+
+/// One picture of the key ring.
+#[derive(Debug)]
+pub struct KeyView {
+    /// What plans need.
+    pub seen: KeysSeen,
+    /// The active keys.
+    pub active: HashMap<SigningAlgorithm, Arc<SigningKey>>,
+    /// The published keys as a JWK set; `None` if the ring was never read.
+    pub jwks: Option<Arc<str>>,
+    /// The ring's generation.
+    pub generation: u64,
+}
+
+impl KeyView {
+    /// No ring, and why; what an earlier view published stays published.
+    #[must_use]
+    pub fn unavailable(problem: &str, before: &Self) -> Self {
+        Self {
+            seen: KeysSeen { good: before.seen.good.clone(), problem: Some(problem.into()) },
+            active: HashMap::new(),
+            jwks: before.jwks.clone(),
+            generation: before.generation,
+        }
+    }
+
+    /// Before the ring was read.
+    #[must_use]
+    pub fn loading() -> Self {
+        Self {
+            seen: KeysSeen { problem: Some("the key ring is being read".into()), ..KeysSeen::default() },
+            active: HashMap::new(),
+            jwks: None,
+            generation: 0,
+        }
+    }
+}
+
+impl Signers for KeyView {
+    fn signer(&self, algorithm: SigningAlgorithm) -> Option<&SigningKey> {
+        self.active.get(&algorithm).map(|k| &**k)
+    }
+}

@@ -1,0 +1,81 @@
+//! The statuses of grants and resources, from the tally: at most one write in two seconds each.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream;
+use jiff::Timestamp;
+
+use super::context::Context;
+use crate::cluster::client::{CallError, Class};
+use crate::domain::status::{grant_status, resource_status};
+use crate::domain::{Grant, Key, Object, Resource};
+
+/// The rhythm of the writes.
+pub(super) const PERIOD: Duration = Duration::from_secs(2);
+/// Writes under way at once: they are nobody's hurry.
+const CONCURRENCY: usize = 8;
+
+/// Writes the statuses that have changed since the last call.
+pub(super) async fn flush(cx: &Context) {
+    let (grants, resources): (BTreeSet<Key>, BTreeSet<Arc<str>>) = cx.world.write().take_tallied();
+    stream::iter(grants)
+        .for_each_concurrent(CONCURRENCY, |key| async move {
+            if let Err(error) = grant(cx, &key).await {
+                tracing::debug!(grant = %key, %error, "status not written");
+                cx.world.write().touch_grant(key);
+            }
+        })
+        .await;
+    stream::iter(resources)
+        .for_each_concurrent(CONCURRENCY, |name| async move {
+            if let Err(error) = resource(cx, &name).await {
+                tracing::debug!(resource = %name, %error, "status not written");
+                cx.world.write().touch_resource(name);
+            }
+        })
+        .await;
+}
+
+async fn grant(cx: &Context, key: &Key) -> Result<(), CallError> {
+    let change = {
+        let world = cx.world.read();
+        let Some(grant) = world.grant(key).filter(|g| !g.meta.deleting) else { return Ok(()) };
+        grant_status(&world, grant, Timestamp::now()).map(|c| (grant.meta.uid, c))
+    };
+    let Some((uid, change)) = change else { return Ok(()) };
+    match cx.writer.grant_status(key, uid, &change.status).await {
+        Ok(object) => {
+            if let Ok(grant) = Grant::try_from(&object) {
+                cx.world.answer(Object::Grant(Box::new(grant)));
+            }
+            change.transitions.iter().for_each(|t| cx.tell("AgentGrant", key, uid, t));
+            Ok(())
+        }
+        Err(e) if e.class() == Class::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+async fn resource(cx: &Context, name: &Arc<str>) -> Result<(), CallError> {
+    let change = {
+        let world = cx.world.read();
+        let Some(resource) = world.resource(name).filter(|r| !r.meta.deleting) else { return Ok(()) };
+        resource_status(&world, resource, Timestamp::now()).map(|c| (resource.meta.uid, c))
+    };
+    let Some((uid, change)) = change else { return Ok(()) };
+    match cx.writer.resource_status(name, uid, &change.status).await {
+        Ok(object) => {
+            if let Ok(resource) = Resource::try_from(&object) {
+                cx.world.answer(Object::Resource(Box::new(resource)));
+            }
+            let key = Key::new("", name.clone());
+            change.transitions.iter().for_each(|t| cx.tell("AgentResource", &key, uid, t));
+            Ok(())
+        }
+        Err(e) if e.class() == Class::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
