@@ -6,8 +6,8 @@ mod digest;
 mod names;
 pub mod plan;
 mod queue;
-mod seen;
 pub mod schedule;
+mod seen;
 pub mod status;
 mod world;
 

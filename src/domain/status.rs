@@ -151,7 +151,8 @@ pub fn agent_status(
         .take(256)
         .collect();
     let all = decision.grants.len();
-    let held = if withheld.is_some() { 0 } else { decision.grants.iter().filter(|g| g.held.is_some()).count() };
+    let held =
+        if withheld.is_some() { 0 } else { decision.grants.iter().filter(|g| g.held.is_some()).count() };
     let (conditions, transitions) = conditions(
         vec![ready, grants_held(decision, withheld.map(|r| r.reason), unknown, held)],
         &agent.status,
@@ -184,14 +185,17 @@ fn grants_held(decision: &Decision, withheld: Option<Reason>, unknown: bool, hel
         decision.grants.iter().filter_map(|g| g.refusal.as_ref().map(|r| (&g.grant, r))).collect();
     let (status, reason, message) = match (withheld, troubled.first()) {
         _ if unknown => (None, Reason::Unknown, format!("of {all} grants; see Ready")),
-        (Some(reason), _) if all > 0 => (Some(false), reason, format!("0 of {all} grants are held: see Ready")),
+        (Some(reason), _) if all > 0 => {
+            (Some(false), reason, format!("0 of {all} grants are held: see Ready"))
+        }
         (None, Some((_, first))) => {
             let list: Vec<_> = troubled
                 .iter()
                 .take(5)
                 .map(|(grant, r)| format!("AgentGrant {grant}: {}: {}", r.reason, r.message))
                 .collect();
-            let more = if troubled.len() > 5 { format!("; and {} more", troubled.len() - 5) } else { String::new() };
+            let more =
+                if troubled.len() > 5 { format!("; and {} more", troubled.len() - 5) } else { String::new() };
             (Some(false), first.reason, format!("{held} of {all} grants are held: {}{more}", list.join("; ")))
         }
         _ => (Some(true), Reason::Issued, format!("{held} of {all} grants are held")),

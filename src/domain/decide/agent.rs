@@ -9,7 +9,8 @@ use crate::domain::{Agent, Bound, Source, World};
 type Check = fn(&World, &Agent, &mut Clock) -> Option<Standing>;
 
 /// In this order: what ends an agent first, then what cannot be told, then what refuses it.
-const CHAIN: &[Check] = &[deleting, sources, namespace, valid, secret_name, expired, suspended, bound, foreign];
+const CHAIN: &[Check] =
+    &[deleting, sources, namespace, valid, secret_name, expired, suspended, bound, foreign];
 
 pub(super) fn standing(world: &World, agent: &Agent, clock: &mut Clock) -> Standing {
     CHAIN.iter().find_map(|check| check(world, agent, clock)).unwrap_or(Standing::Allowed)
@@ -25,7 +26,9 @@ fn deleting(_: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
 }
 
 fn sources(world: &World, _: &Agent, clock: &mut Clock) -> Option<Standing> {
-    Source::CORE.iter().find(|s| !world.is_fresh(s, clock.now)).map(|source| {
+    // What the trust ConfigMaps say decides nothing.
+    let mut needed = Source::CORE.iter().filter(|s| **s != Source::Trust);
+    needed.find(|s| !world.is_fresh(s, clock.now)).map(|source| {
         clock.again_in(5);
         unknown(world, source)
     })
@@ -112,7 +115,7 @@ fn bound(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
         clock.again_in(5);
         return Some(unknown(world, &source));
     }
-    let exact = if bound.is_exact() { bound.uid.or(agent.status.bound_uid) } else { None };
+    let exact = agent.bound_uid();
     let Some(object) = world.bound_object(kind, &agent.meta.key.sibling(name.clone())) else {
         return absent(world, agent, bound, exact, clock);
     };
@@ -128,11 +131,13 @@ fn bound(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
         );
     }
     match exact {
-        Some(uid) if uid != object.meta.uid && agent.status.bound_uid == Some(uid) => Some(Standing::Orphaned {
-            object: uid,
-            confirmed: true,
-            message: format!("{kind} {name} of UID {uid} is gone; another object has taken its name"),
-        }),
+        Some(uid) if uid != object.meta.uid && agent.status.bound_uid == Some(uid) => {
+            Some(Standing::Orphaned {
+                object: uid,
+                confirmed: true,
+                message: format!("{kind} {name} of UID {uid} is gone; another object has taken its name"),
+            })
+        }
         Some(uid) if uid != object.meta.uid => refuse(
             Reason::BoundObjectReplaced,
             format!(

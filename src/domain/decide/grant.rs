@@ -93,14 +93,18 @@ fn entitle(
     let resource = resource.ok_or_else(|| {
         Refusal::new(
             Reason::ResourceNotFound,
-            format!("spec.resource: AgentResource {} does not exist; create it or name another", grant.resource),
+            format!(
+                "spec.resource: AgentResource {} does not exist; create it or name another",
+                grant.resource
+            ),
         )
     })?;
     if let Some(refusal) = resource_refusal(world, resource) {
         return Err(refusal);
     }
     let allowance = allowance(world, agent, grant, resource)?;
-    let (roles, role_refusal) = narrow(&grant.roles, &resource.roles, &allowance.roles, &ROLES, grant, resource);
+    let (roles, role_refusal) =
+        narrow(&grant.roles, &resource.roles, &allowance.roles, &ROLES, grant, resource);
     let (scopes, scope_refusal) =
         narrow(&grant.scopes, &resource.scopes, &allowance.scopes, &SCOPES, grant, resource);
     let refusal = role_refusal.or(scope_refusal);

@@ -83,7 +83,10 @@ impl Entitlement {
     pub fn digest(&self) -> Digest {
         let mut h = Hasher::new("entitlement");
         h.part(self.audience.as_bytes());
-        h.part(format!("{:?} {:?} {:?} {}", self.profile, self.subject, self.algorithm, self.lifetime).as_bytes());
+        h.part(
+            format!("{:?} {:?} {:?} {}", self.profile, self.subject, self.algorithm, self.lifetime)
+                .as_bytes(),
+        );
         h.parts(self.roles.iter().map(|r| &**r));
         h.parts(self.scopes.iter().map(|s| &**s));
         h.part(self.not_after.map(|t| t.to_string()).unwrap_or_default().as_bytes());
@@ -149,7 +152,7 @@ impl Decision {
     pub fn holdings(&self) -> Vec<Holding> {
         let held = matches!(self.standing, Standing::Allowed);
         let reason = match &self.standing {
-            Standing::Refused(r) => Some(r.reason),
+            Standing::Refused(r) | Standing::Unknown(r) => Some(r.reason),
             _ => None,
         };
         self.grants

@@ -3,8 +3,12 @@
 //! Watches feed it; there is no second store beside it. Taking a change in marks whom it touches dirty, by
 //! index and never by a scan over all agents.
 
+mod agents;
 mod bound;
 mod feed;
+mod index;
+mod rights;
+mod secrets;
 mod source;
 mod table;
 mod tally;
@@ -14,8 +18,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use source::{Lost, Source, SourceState};
 pub use feed::Object;
+pub use source::{Lost, Source, SourceState};
 pub use table::Origin;
 pub use tally::{GrantTally, Holding};
 
@@ -191,7 +195,8 @@ impl World {
     pub fn wants_trust(&self, namespace: &Arc<str>) -> bool {
         self.namespace(namespace).is_some_and(|n| {
             !n.meta.deleting
-                && (self.agents_in.contains_key(namespace) || n.labels.get(crate::api::TRUST_LABEL) == Some("true"))
+                && (self.agents_in.contains_key(namespace)
+                    || n.labels.get(crate::api::TRUST_LABEL) == Some("true"))
         })
     }
 
@@ -235,10 +240,11 @@ impl World {
         agents
     }
 
-    /// The resource that has an audience: of several the oldest.
+    /// The resource that has an audience: of several the oldest that stays.
     #[must_use]
     pub fn audience_holder(&self, audience: &Arc<str>) -> Option<&Resource> {
-        self.audiences.get(audience)?.iter().filter_map(|n| self.resource(n)).min_by_key(|r| r.meta.seniority())
+        let rivals = self.audiences.get(audience)?.iter().filter_map(|n| self.resource(n));
+        rivals.filter(|r| !r.meta.deleting).min_by_key(|r| r.meta.seniority())
     }
 
     /// The grants that speak of an agent, the oldest first.

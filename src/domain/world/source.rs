@@ -82,7 +82,9 @@ impl SourceState {
     pub const fn problem(&self) -> &'static str {
         match (self.lost, self.synced) {
             (Some(Lost::NotServed), _) => "the API server does not serve this kind: install its CRD",
-            (Some(Lost::Forbidden), _) => "agentid may not list and watch this kind: grant it the verbs get, list and watch",
+            (Some(Lost::Forbidden), _) => {
+                "agentid may not list and watch this kind: grant it the verbs get, list and watch"
+            }
             (_, false) => "the first list is not complete yet",
             (_, true) => "nothing was heard from the API server for longer than maxStale",
         }
