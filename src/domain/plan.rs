@@ -94,7 +94,8 @@ pub enum SecretStep {
     Update(Uid, Issue, Cause),
     /// Delete it and create it: it can't be mended in place, or was written for an agent that is gone.
     Recreate(Uid, Issue, Cause),
-    /// Take files out without minting: no key can sign now.
+    /// Take files out of data and of the annotation that lists them, without minting: no key can sign now. The
+    /// digest of the plan on the Secret stays as it is, so that the rest is written as soon as a key can sign.
     Strip(Uid, Issue, Vec<Box<str>>),
     /// Delete it.
     Delete(Uid),
@@ -241,7 +242,7 @@ fn allowed(
         (None, _) => plan.wake = [plan.wake, Some(secret.renew_at)].into_iter().flatten().min(),
         (Some((cause, true)), None) => plan.secret = SecretStep::Recreate(secret.meta.uid, issue, cause),
         (Some((cause, false)), None) => plan.secret = SecretStep::Update(secret.meta.uid, issue, cause),
-        (Some(_), Some(problem)) => {
+        (Some((_, anew)), Some(problem)) => {
             let undue: Vec<_> = secret
                 .tokens
                 .iter()
@@ -252,10 +253,16 @@ fn allowed(
                 .collect();
             let left = secret.tokens.len() - undue.len();
             if !undue.is_empty() {
-                plan.secret = SecretStep::Strip(secret.meta.uid, issue, undue);
+                plan.secret = if anew {
+                    // Nothing can be taken out of an immutable Secret.
+                    SecretStep::Delete(secret.meta.uid)
+                } else {
+                    SecretStep::Strip(secret.meta.uid, issue, undue)
+                };
             }
             plan.wake = [plan.wake, Some(secret.expires_at).filter(|e| *e > now)].into_iter().flatten().min();
-            if left == 0 || secret.expires_at <= now {
+            let deleted = matches!(plan.secret, SecretStep::Delete(_));
+            if left == 0 || deleted || secret.expires_at <= now {
                 plan.credential = Credential::Absent(keys_unavailable(problem));
                 return;
             }

@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Digest, Hasher, Key, Uid};
 use crate::api::{
-    AgentGrant, AgentIdentity, AgentIdentityStatus, AgentResource, Allowance, LabelSelector, Mode, Reason,
-    SigningAlgorithm, SubjectForm, TokenProfile, parse_seconds,
+    AgentGrant, AgentIdentity, AgentIdentityStatus, AgentResource, Allowance, IDENTITY_KEY, LabelSelector,
+    Mode, Reason, SigningAlgorithm, SubjectForm, TokenProfile, parse_seconds,
 };
 
 /// What every object has.
@@ -33,6 +33,11 @@ impl Meta {
     #[must_use]
     pub const fn seniority(&self) -> (Timestamp, Uid) {
         (self.created, self.uid)
+    }
+
+    fn same_but_version(&self, other: &Self) -> bool {
+        (&self.key, self.uid, self.created, self.deleting)
+            == (&other.key, other.uid, other.created, other.deleting)
     }
 }
 
@@ -115,6 +120,43 @@ pub struct Agent {
     pub invalid: Option<Box<str>>,
     /// Its status.
     pub status: SeenStatus,
+}
+
+impl Agent {
+    /// The UID of the one object that the agent lives and dies with; `None` if it follows a name, or if its
+    /// object has not been seen yet.
+    #[must_use]
+    pub fn bound_uid(&self) -> Option<Uid> {
+        self.bound.as_ref().filter(|b| b.is_exact()).and_then(|b| b.uid.or(self.status.bound_uid))
+    }
+
+    /// Whether two sights of an agent differ in nothing but resourceVersion, owners and status.
+    pub(crate) fn same_but_status(&self, other: &Self) -> bool {
+        let Self {
+            meta,
+            generation,
+            labels,
+            owners: _,
+            bound,
+            secret_name,
+            token_lifetime,
+            expires_at,
+            ttl_after_expired,
+            suspend,
+            invalid,
+            status: _,
+        } = self;
+        meta.same_but_version(&other.meta)
+            && *generation == other.generation
+            && *labels == other.labels
+            && *bound == other.bound
+            && *secret_name == other.secret_name
+            && *token_lifetime == other.token_lifetime
+            && *expires_at == other.expires_at
+            && *ttl_after_expired == other.ttl_after_expired
+            && *suspend == other.suspend
+            && *invalid == other.invalid
+    }
 }
 
 /// A status as it was seen: enough to tell whether it must be written, and what a write must keep.
@@ -294,6 +336,36 @@ pub struct Resource {
     pub status: SeenStatus,
 }
 
+impl Resource {
+    /// Whether two sights of a resource say the same, whatever their versions, generations and statuses.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        let Self {
+            meta,
+            generation: _,
+            audience,
+            profile,
+            subject,
+            algorithm,
+            max_token_lifetime,
+            roles,
+            scopes,
+            allow,
+            invalid,
+            status: _,
+        } = self;
+        meta.same_but_version(&other.meta)
+            && *audience == other.audience
+            && *profile == other.profile
+            && *subject == other.subject
+            && *algorithm == other.algorithm
+            && *max_token_lifetime == other.max_token_lifetime
+            && *roles == other.roles
+            && *scopes == other.scopes
+            && *allow == other.allow
+            && *invalid == other.invalid
+    }
+}
+
 impl TryFrom<&AgentResource> for Resource {
     type Error = Unfit;
 
@@ -367,6 +439,34 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// Whether two sights of a grant say the same, whatever their versions, generations and statuses.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        let Self {
+            meta,
+            generation: _,
+            selection,
+            resource,
+            mode,
+            roles,
+            scopes,
+            not_before,
+            expires_at,
+            secret_key,
+            invalid,
+            status: _,
+        } = self;
+        meta.same_but_version(&other.meta)
+            && *selection == other.selection
+            && *resource == other.resource
+            && *mode == other.mode
+            && *roles == other.roles
+            && *scopes == other.scopes
+            && *not_before == other.not_before
+            && *expires_at == other.expires_at
+            && *secret_key == other.secret_key
+            && *invalid == other.invalid
+    }
+
     /// Whether it speaks of an agent of its namespace.
     #[must_use]
     pub fn selects(&self, agent: &Agent) -> bool {
@@ -388,10 +488,18 @@ impl TryFrom<&AgentGrant> for Grant {
             _ => return Err(unfit("spec.agents", "exactly one of names and selector must be set")),
         };
         let texts = |list: &[String]| list.iter().map(|t| Arc::from(t.as_str())).collect();
-        let (roles, scopes, invalid) = spec.application.as_ref().map_or_else(
+        let (roles, scopes, mut invalid) = spec.application.as_ref().map_or_else(
             || (Box::default(), Box::default(), Some("spec: has no form that this version knows".into())),
             |a| (texts(&a.roles), texts(&a.scopes), None),
         );
+        // The schema says so too; but whatever was stored under another schema must not take the place of the
+        // identity token, or leave the volume.
+        if let Some(key) = &spec.secret_key
+            && (key == IDENTITY_KEY || key.contains(['/', '\\']) || !key.ends_with(".jwt"))
+        {
+            invalid =
+                Some(format!("spec.secretKey: {key:?} must end in .jwt and not be {IDENTITY_KEY}").into());
+        }
         Ok(Self {
             meta: meta_of(&object.metadata)?,
             generation: object.metadata.generation.unwrap_or_default(),
@@ -456,6 +564,21 @@ pub struct Credentials {
     pub expires_at: Timestamp,
     /// How it differs from what we wrote.
     pub drift: Option<Drift>,
+}
+
+impl Credentials {
+    /// Whether two sights of a Secret say the same, whatever their versions.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        let Self { meta, agent, plan, tokens, kids, renew_at, expires_at, drift } = self;
+        meta.same_but_version(&other.meta)
+            && *agent == other.agent
+            && *plan == other.plan
+            && *tokens == other.tokens
+            && *kids == other.kids
+            && *renew_at == other.renew_at
+            && *expires_at == other.expires_at
+            && *drift == other.drift
+    }
 }
 
 /// What somebody else changed on a Secret of ours.

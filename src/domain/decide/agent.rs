@@ -26,7 +26,9 @@ fn deleting(_: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
 }
 
 fn sources(world: &World, _: &Agent, clock: &mut Clock) -> Option<Standing> {
-    Source::CORE.iter().find(|s| !world.is_fresh(s, clock.now)).map(|source| {
+    // What the trust ConfigMaps say decides nothing.
+    let mut needed = Source::CORE.iter().filter(|s| **s != Source::Trust);
+    needed.find(|s| !world.is_fresh(s, clock.now)).map(|source| {
         clock.again_in(5);
         unknown(world, source)
     })
@@ -113,7 +115,7 @@ fn bound(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
         clock.again_in(5);
         return Some(unknown(world, &source));
     }
-    let exact = if bound.is_exact() { bound.uid.or(agent.status.bound_uid) } else { None };
+    let exact = agent.bound_uid();
     let Some(object) = world.bound_object(kind, &agent.meta.key.sibling(name.clone())) else {
         return absent(world, agent, bound, exact, clock);
     };

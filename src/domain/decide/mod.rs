@@ -152,7 +152,7 @@ impl Decision {
     pub fn holdings(&self) -> Vec<Holding> {
         let held = matches!(self.standing, Standing::Allowed);
         let reason = match &self.standing {
-            Standing::Refused(r) => Some(r.reason),
+            Standing::Refused(r) | Standing::Unknown(r) => Some(r.reason),
             _ => None,
         };
         self.grants

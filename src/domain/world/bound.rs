@@ -3,9 +3,9 @@
 //! Invariant: a pod that leaves the label selector looks deleted to a watch; it counts as gone only once a
 //! deletionTimestamp was seen or a GET has confirmed it.
 
+use super::World;
 use super::table::{Origin, Taken};
-use super::{Lane, Work, World};
-use crate::domain::{BoundObject, Key, KindName, Uid};
+use crate::domain::{Agent, BoundObject, Key, KindName, Uid};
 
 impl World {
     pub(super) fn take_bound(&mut self, kind: KindName, object: BoundObject, origin: Origin) {
@@ -15,6 +15,9 @@ impl World {
             table.reached(object.meta.version);
         }
         let now = (object.meta.uid, object.finished, object.unselected);
+        // What the watch does not select it does not see deleted either: however far it has come, it does not
+        // contradict the answer of a GET.
+        let origin = if object.unselected { Origin::Watch } else { origin };
         match table.take(object, origin) {
             Taken::Stale => {}
             Taken::Replaced(old) if (old.meta.uid, old.finished, old.unselected) == now => {}
@@ -42,12 +45,7 @@ impl World {
     /// Notes a bound object that a GET has shown and that our watch does not, since its labels do not match.
     pub fn note_unselected(&mut self, kind: &KindName, mut object: BoundObject) {
         object.unselected = true;
-        let key = object.meta.key.clone();
-        let Some(table) = self.bound.get_mut(kind) else { return };
-        if table.get(&key).is_none() {
-            table.put(object);
-            self.mark_bound(kind, &key);
-        }
+        self.take_bound(kind.clone(), object, Origin::Answer);
     }
 
     /// Notes that a GET has found no object of a name that our watch does not show either.
@@ -61,20 +59,33 @@ impl World {
     }
 
     /// Notes that a bound object is gone for good: a deletionTimestamp was seen, another object bears its name,
-    /// or a GET has confirmed it.
+    /// or a GET has confirmed it. Kept only for agents that are bound to this very object, until they are gone.
     pub fn note_gone(&mut self, kind: &KindName, key: &Key, uid: Uid) {
-        if self.bound_to.contains_key(&(kind.clone(), key.clone())) {
+        if self.awaits(kind, key, uid) {
             self.confirmed_gone.insert(uid);
         }
     }
 
-    /// Drops the note about a bound object once the last agent that was bound to it is gone.
-    pub fn forget_gone(&mut self, uid: Uid) {
-        self.confirmed_gone.remove(&uid);
+    fn awaits(&self, kind: &KindName, key: &Key, uid: Uid) -> bool {
+        let agents = self.bound_to.get(&(kind.clone(), key.clone()));
+        agents
+            .into_iter()
+            .flatten()
+            .filter_map(|a| self.agents.get(&key.sibling(a.clone())))
+            .any(|a| a.bound_uid() == Some(uid))
+    }
+
+    /// Drops the note about an agent's bound object once no other agent is bound to it.
+    pub(super) fn forget_gone(&mut self, agent: &Agent) {
+        let (Some(bound), Some(uid)) = (&agent.bound, agent.bound_uid()) else { return };
+        let key = agent.meta.key.sibling(bound.name.clone());
+        if self.confirmed_gone.contains(&uid) && !self.awaits(&bound.kind, &key, uid) {
+            self.confirmed_gone.remove(&uid);
+        }
     }
 
     fn mark_bound(&mut self, kind: &KindName, key: &Key) {
         let agents = self.bound_to.get(&(kind.clone(), key.clone())).cloned().unwrap_or_default();
-        self.dirty.extend(agents.into_iter().map(|a| (Work::Agent(key.sibling(a)), Lane::Urgent)));
+        self.mark_agents(agents.into_iter().map(|a| key.sibling(a)));
     }
 }

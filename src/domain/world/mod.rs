@@ -3,8 +3,12 @@
 //! Watches feed it; there is no second store beside it. Taking a change in marks whom it touches dirty, by
 //! index and never by a scan over all agents.
 
+mod agents;
 mod bound;
 mod feed;
+mod index;
+mod rights;
+mod secrets;
 mod source;
 mod table;
 mod tally;
@@ -236,14 +240,11 @@ impl World {
         agents
     }
 
-    /// The resource that has an audience: of several the oldest.
+    /// The resource that has an audience: of several the oldest that stays.
     #[must_use]
     pub fn audience_holder(&self, audience: &Arc<str>) -> Option<&Resource> {
-        self.audiences
-            .get(audience)?
-            .iter()
-            .filter_map(|n| self.resource(n))
-            .min_by_key(|r| r.meta.seniority())
+        let rivals = self.audiences.get(audience)?.iter().filter_map(|n| self.resource(n));
+        rivals.filter(|r| !r.meta.deleting).min_by_key(|r| r.meta.seniority())
     }
 
     /// The grants that speak of an agent, the oldest first.

@@ -98,12 +98,6 @@ impl<T: Seen> Table<T> {
         }
     }
 
-    /// Puts an object in that no watch will show.
-    pub(crate) fn put(&mut self, object: T) {
-        let epoch = self.epoch;
-        self.entries.insert(object.meta().key.clone(), Entry { object, epoch });
-    }
-
     /// Notes how far the watch has come.
     pub(crate) fn reached(&mut self, version: u64) {
         self.newest = self.newest.max(version);

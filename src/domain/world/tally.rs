@@ -50,10 +50,6 @@ impl Tally {
         self.dirty_resources.insert(name);
     }
 
-    pub(super) fn forget_grant(&mut self, key: &Key) {
-        self.grants.remove(key);
-    }
-
     pub(super) fn forget_resource(&mut self, name: &Arc<str>) {
         self.dirty_resources.remove(name);
     }
@@ -114,9 +110,11 @@ impl Tally {
 }
 
 impl World {
-    /// Records what an agent was decided to hold; nothing, if it is gone meanwhile.
+    /// Records what an agent was decided to hold; nothing, if it is gone meanwhile. Unknown is not absent: what
+    /// was known of an agent before it could no longer be told still counts.
     pub fn record_holdings(&mut self, agent: &Key, holdings: Vec<Holding>) {
-        if self.agent(agent).is_some() {
+        let untold = holdings.iter().any(|h| h.reason == Some(Reason::Unknown));
+        if self.agent(agent).is_some() && !(untold && self.tally.holdings.contains_key(agent)) {
             self.tally.record(agent, holdings);
         }
     }
