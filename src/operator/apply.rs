@@ -120,7 +120,8 @@ async fn round(
                 delete_secret(cx, decision, uid).await?;
             }
             cx.writer.delete_agent(&decision.agent, decision.uid).await.map_err(call("delete the agent"))?;
-            tracing::info!(agent = %decision.agent, reason = %refusal.reason, message = %refusal.message, "agent deleted");
+            cx.world.write().remove(&Source::Agents, &decision.agent, decision.uid, 0);
+            tracing::info!(agent = %decision.agent, reason = %refusal.reason, why = %refusal.message, "agent deleted");
             cx.metrics.deleted(refusal.reason);
             return Ok(Round::Rest(None));
         }
