@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{CallError, Class, timed};
 use super::watch::{Signal, Unreadable, WatchSpec, watch};
-use super::wire::{Wire, WireObject, WireSecret, WireTrust, WireWorkload};
-use crate::api::{AgentGrant, AgentIdentity, AgentResource, Configuration, SECRET_TYPE, TRUST_NAME};
+use super::wire::{
+    Wire, WireAgent, WireGrant, WireObject, WireResource, WireSecret, WireTrust, WireWorkload,
+};
+use crate::api::{Configuration, SECRET_TYPE, TRUST_NAME};
 use crate::domain::{Key, Lost, Object, Origin, Source, World, kind_name};
 
 /// Objects taken in under one lock.
@@ -83,9 +85,9 @@ pub fn feed_all(client: &kube::Client, world: &Arc<SharedWorld>, report: &Report
         spec,
     };
     let ours = |plural: &str| WatchSpec::new(format!("/apis/{}/{plural}", crate::api::API_VERSION));
-    spawn(start(Source::Agents, ours("agentidentities")).run::<AgentIdentity>(), stop);
-    spawn(start(Source::Resources, ours("agentresources")).run::<AgentResource>(), stop);
-    spawn(start(Source::Grants, ours("agentgrants")).run::<AgentGrant>(), stop);
+    spawn(start(Source::Agents, ours("agentidentities")).run::<WireAgent>(), stop);
+    spawn(start(Source::Resources, ours("agentresources")).run::<WireResource>(), stop);
+    spawn(start(Source::Grants, ours("agentgrants")).run::<WireGrant>(), stop);
     let namespaces = WatchSpec::new("/api/v1/namespaces").metadata_only();
     spawn(start(Source::Namespaces, namespaces).run::<WireObject>(), stop);
     let secrets = WatchSpec::new("/api/v1/secrets").fields(format!("type={SECRET_TYPE}")).metadata_only();

@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::{
-    AGENT_LABEL, AgentGrant, AgentIdentity, AgentResource, DOCUMENT_KEY, MANAGED_BY, annotation,
+    AGENT_LABEL, AgentGrant, AgentGrantSpec, AgentGrantStatus, AgentIdentity, AgentIdentitySpec,
+    AgentIdentityStatus, AgentResource, AgentResourceSpec, AgentResourceStatus, DOCUMENT_KEY, MANAGED_BY,
+    annotation,
 };
 use crate::domain::{
     BoundObject, Changed, Credentials, Digest, Drift, Hasher, Key, Meta, Namespace, Object, Source, Trust,
@@ -31,21 +34,70 @@ pub trait Wire: DeserializeOwned + Send + 'static {
     fn object(self, source: &Source) -> Result<Object, Unfit>;
 }
 
-impl Wire for AgentIdentity {
-    fn object(self, _: &Source) -> Result<Object, Unfit> {
-        (&self).try_into().map(|a| Object::Agent(Box::new(a)))
+/// One of our kinds, without the managedFields that make up half of it on the wire.
+#[derive(Debug, Deserialize)]
+pub struct WireCustom<S, T> {
+    metadata: CustomMeta,
+    spec: S,
+    status: Option<T>,
+}
+
+/// An AgentIdentity on the wire.
+pub type WireAgent = WireCustom<AgentIdentitySpec, AgentIdentityStatus>;
+/// An AgentResource on the wire.
+pub type WireResource = WireCustom<AgentResourceSpec, AgentResourceStatus>;
+/// An AgentGrant on the wire.
+pub type WireGrant = WireCustom<AgentGrantSpec, AgentGrantStatus>;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CustomMeta {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    generation: Option<i64>,
+    labels: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+}
+
+impl From<CustomMeta> for ObjectMeta {
+    fn from(meta: CustomMeta) -> Self {
+        Self {
+            name: meta.name,
+            namespace: meta.namespace,
+            uid: meta.uid,
+            resource_version: meta.resource_version,
+            creation_timestamp: meta.creation_timestamp,
+            deletion_timestamp: meta.deletion_timestamp,
+            generation: meta.generation,
+            labels: meta.labels,
+            owner_references: meta.owner_references,
+            ..Self::default()
+        }
     }
 }
 
-impl Wire for AgentResource {
+impl Wire for WireAgent {
     fn object(self, _: &Source) -> Result<Object, Unfit> {
-        (&self).try_into().map(|r| Object::Resource(Box::new(r)))
+        let object = AgentIdentity { metadata: self.metadata.into(), spec: self.spec, status: self.status };
+        (&object).try_into().map(|a| Object::Agent(Box::new(a)))
     }
 }
 
-impl Wire for AgentGrant {
+impl Wire for WireResource {
     fn object(self, _: &Source) -> Result<Object, Unfit> {
-        (&self).try_into().map(|g| Object::Grant(Box::new(g)))
+        let object = AgentResource { metadata: self.metadata.into(), spec: self.spec, status: self.status };
+        (&object).try_into().map(|r| Object::Resource(Box::new(r)))
+    }
+}
+
+impl Wire for WireGrant {
+    fn object(self, _: &Source) -> Result<Object, Unfit> {
+        let object = AgentGrant { metadata: self.metadata.into(), spec: self.spec, status: self.status };
+        (&object).try_into().map(|g| Object::Grant(Box::new(g)))
     }
 }
 

@@ -14,10 +14,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use super::client::{CallError, Class, timed};
-use super::wire::{FIELD_MANAGER, WireSecret};
-use crate::api::{
-    AGENT_LABEL, API_VERSION, AgentGrant, AgentIdentity, AgentResource, MANAGED_BY, SECRET_TYPE, TRUST_NAME,
-};
+use super::wire::{FIELD_MANAGER, WireAgent, WireGrant, WireResource, WireSecret};
+use crate::api::{AGENT_LABEL, API_VERSION, MANAGED_BY, SECRET_TYPE, TRUST_NAME};
 use crate::domain::{Key, Uid};
 
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
@@ -208,7 +206,7 @@ impl Writer {
     ///
     /// # Errors
     /// As [`Self::update_secret`].
-    pub async fn agent_status(&self, key: &Key, uid: Uid, status: &impl Serialize) -> Outcome<AgentIdentity> {
+    pub async fn agent_status(&self, key: &Key, uid: Uid, status: &impl Serialize) -> Outcome<WireAgent> {
         let path = format!("{}/status", agent_path(key));
         self.call("PATCH", &path, JSON, JSON_PATCH, Some(&[test_uid(uid), add("/status", json!(status))]))
             .await
@@ -225,7 +223,7 @@ impl Writer {
         version: u64,
         has_owners: bool,
         owner: &Value,
-    ) -> Outcome<AgentIdentity> {
+    ) -> Outcome<WireAgent> {
         let version =
             json!({"op": "test", "path": "/metadata/resourceVersion", "value": version.to_string()});
         let add = if has_owners {
@@ -248,7 +246,7 @@ impl Writer {
     ///
     /// # Errors
     /// As [`Self::update_secret`].
-    pub async fn grant_status(&self, key: &Key, uid: Uid, status: &impl Serialize) -> Outcome<AgentGrant> {
+    pub async fn grant_status(&self, key: &Key, uid: Uid, status: &impl Serialize) -> Outcome<WireGrant> {
         let path =
             format!("/apis/{API_VERSION}/namespaces/{}/agentgrants/{}/status", key.namespace, key.name);
         self.call("PATCH", &path, JSON, JSON_PATCH, Some(&[test_uid(uid), add("/status", json!(status))]))
@@ -264,7 +262,7 @@ impl Writer {
         name: &str,
         uid: Uid,
         status: &impl Serialize,
-    ) -> Outcome<AgentResource> {
+    ) -> Outcome<WireResource> {
         let path = format!("/apis/{API_VERSION}/agentresources/{name}/status");
         self.call("PATCH", &path, JSON, JSON_PATCH, Some(&[test_uid(uid), add("/status", json!(status))]))
             .await

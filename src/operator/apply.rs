@@ -15,7 +15,7 @@ use crate::cluster::write::SecretWrite;
 use crate::domain::plan::{AgentStep, Cause, Credential, Issue, Plan, SecretStep, plan};
 use crate::domain::status::{Transition, agent_status};
 use crate::domain::{
-    Agent, BoundObject, Decision, Foreign, Key, Object, Refusal, Source, Uid, Unfit, World, decide,
+    BoundObject, Decision, Foreign, Key, Object, Refusal, Source, Uid, Unfit, World, decide,
 };
 use crate::issue::{Contents, MintError};
 
@@ -167,8 +167,7 @@ async fn status(
     let Some(change) = change else { return Ok(()) };
     match cx.writer.agent_status(&decision.agent, decision.uid, &change.status).await {
         Ok(object) => {
-            let agent = Agent::try_from(&object)?;
-            cx.world.answer(Object::Agent(Box::new(agent)));
+            cx.world.answer(object.object(&Source::Agents)?);
             tell(cx, &decision.agent, decision.uid, &change.transitions);
             Ok(())
         }
@@ -204,7 +203,7 @@ async fn own(cx: &Context, decision: &Decision, owner: Uid) -> Result<Round, Fai
     let written = cx.writer.own_agent(&decision.agent, decision.uid, version, has_owners, &reference).await;
     match written {
         Ok(object) => {
-            cx.world.answer(Object::Agent(Box::new(Agent::try_from(&object)?)));
+            cx.world.answer(object.object(&Source::Agents)?);
             Ok(Round::Again)
         }
         Err(e) if e.class() == Class::NotFound => Ok(Round::Rest(None)),

@@ -10,8 +10,9 @@ use jiff::Timestamp;
 
 use super::context::Context;
 use crate::cluster::client::{CallError, Class};
+use crate::cluster::wire::Wire;
 use crate::domain::status::{grant_status, resource_status};
-use crate::domain::{Grant, Key, Object, Resource};
+use crate::domain::{Key, Source};
 
 /// The rhythm of the writes.
 pub(super) const PERIOD: Duration = Duration::from_secs(2);
@@ -48,8 +49,8 @@ async fn grant(cx: &Context, key: &Key) -> Result<(), CallError> {
     let Some((uid, change)) = change else { return Ok(()) };
     match cx.writer.grant_status(key, uid, &change.status).await {
         Ok(object) => {
-            if let Ok(grant) = Grant::try_from(&object) {
-                cx.world.answer(Object::Grant(Box::new(grant)));
+            if let Ok(object) = object.object(&Source::Grants) {
+                cx.world.answer(object);
             }
             change.transitions.iter().for_each(|t| cx.tell("AgentGrant", key, uid, t));
             Ok(())
@@ -68,8 +69,8 @@ async fn resource(cx: &Context, name: &Arc<str>) -> Result<(), CallError> {
     let Some((uid, change)) = change else { return Ok(()) };
     match cx.writer.resource_status(name, uid, &change.status).await {
         Ok(object) => {
-            if let Ok(resource) = Resource::try_from(&object) {
-                cx.world.answer(Object::Resource(Box::new(resource)));
+            if let Ok(object) = object.object(&Source::Resources) {
+                cx.world.answer(object);
             }
             let key = Key::new("", name.clone());
             change.transitions.iter().for_each(|t| cx.tell("AgentResource", &key, uid, t));
