@@ -6,6 +6,7 @@
 
 mod connection;
 pub mod crds;
+pub mod keys;
 pub mod operator;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// Print the CustomResourceDefinitions, to install them with kubectl
     Crds(crds::Crds),
+    /// Look at the signing keys, rotate or revoke them
+    Keys(keys::KeysArgs),
     /// Keep the credentials of every AgentIdentity
     Operator(operator::OperatorArgs),
 }
@@ -38,6 +41,9 @@ pub enum CliError {
     /// Of `agentid crds`.
     #[error(transparent)]
     Crds(#[from] crds::CrdsError),
+    /// Of `agentid keys`.
+    #[error(transparent)]
+    Keys(#[from] keys::KeysError),
     /// Of `agentid operator`.
     #[error(transparent)]
     Operator(#[from] operator::RunError),
@@ -51,6 +57,7 @@ pub enum CliError {
 pub fn run(cli: Cli) -> ExitCode {
     let done: Result<(), CliError> = match cli.command {
         Command::Crds(command) => command.run().map_err(CliError::from),
+        Command::Keys(command) => wait(command.run()),
         Command::Operator(command) => wait(command.run()),
     };
     match done {
