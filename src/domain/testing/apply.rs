@@ -85,12 +85,6 @@ impl Cluster {
 
     fn work_on(&mut self, key: &Key, may_look: bool) -> Done {
         self.due.remove(key);
-        if let Some(secret) = self.world.agent(key).map(|a| key.sibling(a.secret_name.clone()))
-            && self.world.foreign(&secret).is_some()
-            && !self.foreign.contains(&secret)
-        {
-            self.world.note_foreign(&secret, None);
-        }
         let Some((decision, plan)) = self.plan_of(key) else { return Ok(()) };
         self.world.record_holdings(key, decision.holdings());
         let uid = decision.uid;
