@@ -371,3 +371,6 @@ impl World {
         self.dirty.extend(agents.into_iter().map(|k| (Work::Agent(k), lane)));
     }
 }
+
+#[cfg(test)]
+mod tests;
