@@ -326,19 +326,16 @@ fn issue(world: &World, agent: &Agent, decision: &Decision, refusal: Option<&Ref
         });
     }
     for grant in &decision.grants {
-        match (&grant.held, &grant.file, refusal) {
-            (Some(entitlement), Some(file), None) => {
-                tokens.push(TokenSpec {
-                    file: file.clone(),
-                    grant: Some(grant.grant.clone()),
-                    resource: Some(grant.resource.clone()),
-                    entitlement: entitlement.clone(),
-                });
-                if grant.refusal.is_none() {
-                    continue;
-                }
+        if let (Some(entitlement), Some(file), None) = (&grant.held, &grant.file, refusal) {
+            tokens.push(TokenSpec {
+                file: file.clone(),
+                grant: Some(grant.grant.clone()),
+                resource: Some(grant.resource.clone()),
+                entitlement: entitlement.clone(),
+            });
+            if grant.refusal.is_none() {
+                continue;
             }
-            _ => {}
         }
         missing.push(Missing {
             grant: grant.grant.clone(),
