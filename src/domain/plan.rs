@@ -96,7 +96,8 @@ pub enum SecretStep {
     /// Delete it and create it: it can't be mended in place, or was written for an agent that is gone.
     Recreate(Uid, Issue, Cause),
     /// Take files out of data and of the annotation that lists them, without minting: no key can sign now. The
-    /// digest of the plan on the Secret stays as it is, so that the rest is written as soon as a key can sign.
+    /// Secret then bears the digest of no plan, so that it is written in full as soon as a key can sign, also
+    /// if the plan of before the strip is due again by then.
     Strip(Uid, Issue, Vec<Box<str>>),
     /// Delete it.
     Delete(Uid),
