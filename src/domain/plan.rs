@@ -96,7 +96,8 @@ pub enum SecretStep {
     /// Delete it and create it: it can't be mended in place, or was written for an agent that is gone.
     Recreate(Uid, Issue, Cause),
     /// Take files out of data and of the annotation that lists them, without minting: no key can sign now. The
-    /// digest of the plan on the Secret stays as it is, so that the rest is written as soon as a key can sign.
+    /// Secret then bears the digest of no plan, so that it is written in full as soon as a key can sign, also
+    /// if the plan of before the strip is due again by then.
     Strip(Uid, Issue, Vec<Box<str>>),
     /// Delete it.
     Delete(Uid),
@@ -329,19 +330,16 @@ fn issue(world: &World, agent: &Agent, decision: &Decision, refusal: Option<&Ref
         });
     }
     for grant in &decision.grants {
-        match (&grant.held, &grant.file, refusal) {
-            (Some(entitlement), Some(file), None) => {
-                tokens.push(TokenSpec {
-                    file: file.clone(),
-                    grant: Some(grant.grant.clone()),
-                    resource: Some(grant.resource.clone()),
-                    entitlement: entitlement.clone(),
-                });
-                if grant.refusal.is_none() {
-                    continue;
-                }
+        if let (Some(entitlement), Some(file), None) = (&grant.held, &grant.file, refusal) {
+            tokens.push(TokenSpec {
+                file: file.clone(),
+                grant: Some(grant.grant.clone()),
+                resource: Some(grant.resource.clone()),
+                entitlement: entitlement.clone(),
+            });
+            if grant.refusal.is_none() {
+                continue;
             }
-            _ => {}
         }
         missing.push(Missing {
             grant: grant.grant.clone(),

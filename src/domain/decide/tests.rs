@@ -22,7 +22,9 @@ fn resource(more: &str) -> String {
 }
 
 fn settled(mut c: Cluster, yaml: &[&str]) -> Cluster {
-    yaml.iter().for_each(|y| drop(c.apply(y)));
+    yaml.iter().for_each(|y| {
+        c.apply(y);
+    });
     c.settle();
     c
 }
@@ -150,25 +152,33 @@ fn every_refusal_of_an_agent_says_where_what_and_how_to_mend() {
         ),
         (
             pod.clone(),
-            |c| drop(c.bound("v1/Pod", &Key::new("ns", "p"), true, true)),
+            |c| {
+                c.bound("v1/Pod", &Key::new("ns", "p"), true, true);
+            },
             Reason::BoundObjectFinished,
             &["spec.boundObjectRef", "v1/Pod p", "finished"],
         ),
         (
-            pod.clone(),
-            |c| drop(c.bound("v1/Pod", &Key::new("ns", "p"), false, false)),
+            pod,
+            |c| {
+                c.bound("v1/Pod", &Key::new("ns", "p"), false, false);
+            },
             Reason::BoundObjectNotSelected,
             &["spec.boundObjectRef", "v1/Pod p", "label it agentid.dev/agent"],
         ),
         (
             bound("v1, kind: Pod, uid: 00000000-0000-4000-8000-000000000001"),
-            |c| drop(c.bound("v1/Pod", &Key::new("ns", "p"), false, true)),
+            |c| {
+                c.bound("v1/Pod", &Key::new("ns", "p"), false, true);
+            },
             Reason::BoundObjectReplaced,
             &["spec.boundObjectRef.uid", "00000000-0000-4000-8000-000000000001", "create the agent anew"],
         ),
         (
             String::new(),
-            |c| drop(c.foreign.insert(Key::new("ns", "a-agentid"))),
+            |c| {
+                c.foreign.insert(Key::new("ns", "a-agentid"));
+            },
             Reason::ForeignObject,
             &["spec.secretName", "a-agentid", "Opaque", "delete or rename"],
         ),

@@ -214,6 +214,7 @@ impl Cluster {
                     return Err(Undone::Refused);
                 };
                 stored.seen.meta.version = version;
+                stored.seen.plan = Digest::default();
                 let kept = stored.seen.tokens.iter().filter(|(f, _)| !files.contains(f)).cloned();
                 stored.seen.tokens = kept.collect();
                 stored.tokens.retain(|t| !files.iter().any(|f| **f == *t.file));

@@ -8,8 +8,8 @@ use super::table::{Origin, Taken};
 use crate::domain::{Agent, BoundObject, Key, KindName, Uid};
 
 impl World {
-    pub(super) fn take_bound(&mut self, kind: KindName, object: BoundObject, origin: Origin) {
-        let Some(table) = self.bound.get_mut(&kind) else { return };
+    pub(super) fn take_bound(&mut self, kind: &KindName, object: BoundObject, origin: Origin) {
+        let Some(table) = self.bound.get_mut(kind) else { return };
         let key = object.meta.key.clone();
         if origin == Origin::Watch {
             table.reached(object.meta.version);
@@ -23,11 +23,11 @@ impl World {
             Taken::Replaced(old) if (old.meta.uid, old.finished, old.unselected) == now => {}
             Taken::Replaced(old) => {
                 if old.meta.uid != now.0 {
-                    self.note_gone(&kind, &key, old.meta.uid);
+                    self.note_gone(kind, &key, old.meta.uid);
                 }
-                self.mark_bound(&kind, &key);
+                self.mark_bound(kind, &key);
             }
-            Taken::New => self.mark_bound(&kind, &key),
+            Taken::New => self.mark_bound(kind, &key),
         }
     }
 
@@ -45,7 +45,7 @@ impl World {
     /// Notes a bound object that a GET has shown and that our watch does not, since its labels do not match.
     pub fn note_unselected(&mut self, kind: &KindName, mut object: BoundObject) {
         object.unselected = true;
-        self.take_bound(kind.clone(), object, Origin::Answer);
+        self.take_bound(kind, object, Origin::Answer);
     }
 
     /// Notes that a GET has found no object of a name that our watch does not show either.

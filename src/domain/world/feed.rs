@@ -151,7 +151,7 @@ impl World {
             Object::Namespace(n) => self.take_namespace(*n, origin),
             Object::Secret(s) => self.take_secret(*s, origin),
             Object::Trust(t) => self.take_trust(*t, origin),
-            Object::Bound(kind, o) => self.take_bound(kind, *o, origin),
+            Object::Bound(kind, o) => self.take_bound(&kind, *o, origin),
         }
     }
 

@@ -48,33 +48,67 @@ fn marked(c: &mut Cluster) -> Vec<String> {
 fn each_change_marks_whom_it_touches() {
     type Change = fn(&mut Cluster);
     let rows: &[(&str, Change, &[&str])] = &[
-        ("suspend", |c| drop(c.apply(&agent("a", "ns", "suspend: true"))), &["Urgent ns/a"]),
-        ("repeat", |c| drop(c.apply(&agent("a", "ns", ""))), &[]),
+        (
+            "suspend",
+            |c| {
+                c.apply(&agent("a", "ns", "suspend: true"));
+            },
+            &["Urgent ns/a"],
+        ),
+        (
+            "repeat",
+            |c| {
+                c.apply(&agent("a", "ns", ""));
+            },
+            &[],
+        ),
         (
             "allowance",
-            |c| drop(c.apply(&RESOURCE.replace("team: a", "team: b"))),
+            |c| {
+                c.apply(&RESOURCE.replace("team: a", "team: b"));
+            },
             &["Urgent ns/a", "Urgent ns/c"],
         ),
         (
             "a role's description",
-            |c| drop(c.apply(&RESOURCE.replace("name: writer", "name: writer, description: x"))),
+            |c| {
+                c.apply(&RESOURCE.replace("name: writer", "name: writer, description: x"));
+            },
             &[],
         ),
-        ("a grant's roles", |c| drop(c.apply(&GRANT.replace("[reader]", "[writer]"))), &["Urgent ns/a"]),
+        (
+            "a grant's roles",
+            |c| {
+                c.apply(&GRANT.replace("[reader]", "[writer]"));
+            },
+            &["Urgent ns/a"],
+        ),
         (
             "a grant's agents",
-            |c| drop(c.apply(&GRANT.replace("[a]", "[b]"))),
+            |c| {
+                c.apply(&GRANT.replace("[a]", "[b]"));
+            },
             &["Urgent ns/a", "Urgent ns/b"],
         ),
-        ("a grant goes", |c| drop(c.delete(&Source::Grants, &Key::new("ns", "h"))), &["Urgent ns/c"]),
+        (
+            "a grant goes",
+            |c| {
+                c.delete(&Source::Grants, &Key::new("ns", "h"));
+            },
+            &["Urgent ns/c"],
+        ),
         (
             "a resource goes",
-            |c| drop(c.delete(&Source::Resources, &Key::new("", "res"))),
+            |c| {
+                c.delete(&Source::Resources, &Key::new("", "res"));
+            },
             &["Urgent ns/a", "Urgent ns/c"],
         ),
         (
             "another resource",
-            |c| drop(c.apply(&RESOURCE.replace("name: res}", "name: x}").replace("res.ex", "x.ex"))),
+            |c| {
+                c.apply(&RESOURCE.replace("name: res}", "name: x}").replace("res.ex", "x.ex"));
+            },
             &[],
         ),
         (
@@ -86,7 +120,9 @@ fn each_change_marks_whom_it_touches() {
         ("a Secret is edited", |c| c.drift(&Key::new("ns", "b-agentid"), Changed::Data), &["Urgent ns/b"]),
         (
             "a Secret goes",
-            |c| drop(c.delete(&Source::Secrets, &Key::new("ns", "b-agentid"))),
+            |c| {
+                c.delete(&Source::Secrets, &Key::new("ns", "b-agentid"));
+            },
             &["Urgent ns/b"],
         ),
         (
@@ -101,17 +137,23 @@ fn each_change_marks_whom_it_touches() {
         ),
         (
             "an agent goes",
-            |c| drop(c.delete(&Source::Agents, &Key::new("ns", "b"))),
+            |c| {
+                c.delete(&Source::Agents, &Key::new("ns", "b"));
+            },
             &["Urgent ns/b", "Urgent orphan ns/b-agentid"],
         ),
         (
             "the last agent goes",
-            |c| drop(c.delete(&Source::Agents, &Key::new("other", "d"))),
+            |c| {
+                c.delete(&Source::Agents, &Key::new("other", "d"));
+            },
             &["Urgent orphan other/d-agentid", "Urgent other/d", "Urgent trust other"],
         ),
         (
             "a pod that nobody is bound to",
-            |c| drop(c.bound("v1/Pod", &Key::new("ns", "p"), false, true)),
+            |c| {
+                c.bound("v1/Pod", &Key::new("ns", "p"), false, true);
+            },
             &[],
         ),
         ("a relist", |c| c.sources().iter().for_each(|s| c.relist(s)), &[]),
@@ -126,7 +168,9 @@ fn each_change_marks_whom_it_touches() {
         ),
         (
             "the trust ConfigMap goes",
-            |c| drop(c.delete(&Source::Trust, &Key::new("ns", "agentid-trust"))),
+            |c| {
+                c.delete(&Source::Trust, &Key::new("ns", "agentid-trust"));
+            },
             &["Urgent trust ns"],
         ),
     ];
@@ -158,7 +202,9 @@ fn a_wide_change_is_paced() {
     for (n, lane) in [(64, Lane::Urgent), (65, Lane::Paced)] {
         let mut c = Cluster::new();
         c.namespace("ns", &[("team", "a")]);
-        (0..n).for_each(|i| drop(c.apply(&agent(&format!("a{i}"), "ns", ""))));
+        (0..n).for_each(|i| {
+            c.apply(&agent(&format!("a{i}"), "ns", ""));
+        });
         c.apply(RESOURCE);
         c.apply(&GRANT.replace("{names: [a]}", "{selector: {}}"));
         c.settle();
@@ -173,7 +219,7 @@ fn a_wide_change_is_paced() {
 fn ghosts_do_not_come_back() {
     let mut c = quiet();
     let b = Key::new("ns", "b");
-    let late: crate::domain::Agent = (&c.agents[&b]).try_into().unwrap();
+    let late: Agent = (&c.agents[&b]).try_into().unwrap();
     c.delete(&Source::Agents, &b);
     c.settle();
     assert!(!c.secrets.contains_key(&Key::new("ns", "b-agentid")));
