@@ -26,6 +26,9 @@ pub const POLL: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(100);
 /// A verifier's leeway on `exp`, in seconds.
 const LEEWAY: i64 = 60;
+/// How long, in seconds, a ring that this process has used must be gone before another may take its place: a
+/// token that it signed last may still be on its way here, and a backup tool deletes before it restores.
+const GRACE: i64 = 30;
 
 /// What those who mint and publish know of the keys.
 #[derive(Clone, Debug)]
@@ -78,8 +81,9 @@ impl LiveTokens {
         }
     }
 
-    fn said(&self) -> String {
+    fn said(&self, now: Timestamp) -> String {
         match self {
+            _ if self.none_lives(now) => format!("no token lives: a new ring is made within {GRACE}s"),
             Self::Known { latest_expiry: Some(expiry), .. } => format!("tokens live until {expiry:.0}"),
             Self::Known { .. } => "tokens live".to_owned(),
             Self::Unknown => "which tokens live is not known yet".to_owned(),
@@ -88,12 +92,19 @@ impl LiveTokens {
 }
 
 /// What the keeper is told by others while it runs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Inputs {
     /// The generation of the ring whose key set every trust ConfigMap carries.
     pub published: watch::Receiver<u64>,
-    /// The tokens in Secrets.
-    pub live: watch::Receiver<LiveTokens>,
+    /// Counts the tokens in Secrets at this moment. Asked only while no ring may sign: an answer from before
+    /// the ring was lost would not know the tokens that it signed last.
+    pub live: Arc<dyn Fn(Timestamp) -> LiveTokens + Send + Sync>,
+}
+
+impl std::fmt::Debug for Inputs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inputs").field("published", &self.published).finish_non_exhaustive()
+    }
 }
 
 /// The keeper of the ring.
@@ -130,10 +141,9 @@ impl KeyKeeper {
         let mut keep = keep::Keep::new(self);
         loop {
             let now = Timestamp::now();
-            let live = inputs.live.borrow_and_update().clone();
             let published = *inputs.published.borrow_and_update();
             let mut pause = POLL;
-            match keep.turn(now, published, &live).await {
+            match keep.turn(now, published, &*inputs.live).await {
                 Ok(Some(loaded)) => {
                     if let Some(wake) = loaded.ring.next_wake(keep.times(), now) {
                         let until = Duration::try_from(wake.duration_since(now)).unwrap_or_default();
@@ -151,7 +161,7 @@ impl KeyKeeper {
                 Err(e) => {
                     let message = match &e {
                         KeyringError::Missing | KeyringError::Readdressed { .. } => {
-                            format!("{e} ({})", live.said())
+                            format!("{e} ({})", (inputs.live)(now).said(now))
                         }
                         _ => e.to_string(),
                     };
@@ -161,7 +171,6 @@ impl KeyKeeper {
             tokio::select! {
                 () = sleep(pause) => {}
                 Ok(()) = inputs.published.changed() => {}
-                Ok(()) = inputs.live.changed(), if !matches!(*state.borrow(), KeyState::Ready(_)) => {}
             }
         }
     }

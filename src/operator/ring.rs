@@ -38,12 +38,13 @@ pub(super) fn keep(
         cx.world.read().config(),
     );
     let (published, published_seen) = watch::channel(0);
-    let (live, live_seen) = watch::channel(LiveTokens::Unknown);
     let (state, states) = watch::channel(KeyState::Loading);
     let namespace = namespace.to_owned();
     tokio::spawn(async move {
-        let inputs = Inputs { published: published_seen, live: live_seen };
-        let bridge = bridge(&cx, &namespace, states, &views, &published, &live);
+        let counted = cx.clone();
+        let live = Arc::new(move |now| live_tokens(&counted.world.read(), now));
+        let inputs = Inputs { published: published_seen, live };
+        let bridge = bridge(&cx, &namespace, states, &views, &published);
         tokio::select! {
             () = keeper.run(inputs, &state, &stop) => {}
             () = bridge => {}
@@ -57,13 +58,11 @@ async fn bridge(
     mut states: watch::Receiver<KeyState>,
     views: &watch::Sender<Arc<KeyView>>,
     published: &watch::Sender<u64>,
-    live: &watch::Sender<LiveTokens>,
 ) {
     let mut generation = None;
     loop {
-        let ready = matches!(*states.borrow_and_update(), KeyState::Ready(_));
         {
-            let state = states.borrow().clone();
+            let state = states.borrow_and_update().clone();
             let next = view(&state, &views.borrow());
             if let Some(next) = next {
                 if let Some(problem) =
@@ -83,18 +82,6 @@ async fn bridge(
         {
             published.send_replace(generation);
         }
-        // A scan over all Secrets, but only while nothing can be signed anyway. While the ring is well, what
-        // lives is not known: what was known before it was lost says nothing of the tokens of today.
-        let tokens =
-            if ready { LiveTokens::Unknown } else { live_tokens(&cx.world.read(), Timestamp::now()) };
-        live.send_if_modified(|l| {
-            if *l == tokens {
-                false
-            } else {
-                *l = tokens;
-                true
-            }
-        });
         tokio::select! {
             changed = states.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(PERIOD) => {}

@@ -4,9 +4,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::{KeyKeeper, LiveTokens, answer};
+use super::{GRACE, KeyKeeper, LiveTokens, answer};
 use crate::{
     api::SigningAlgorithm,
     cluster::{
@@ -24,6 +24,9 @@ type Signers = HashMap<String, Arc<SigningKey>>;
 /// Makes the answer to a request from the ring that carried it out.
 type Answering<'a> = &'a (dyn Fn(&KeyRing) -> KeysAnswer + Sync);
 
+/// Counts the tokens that live at this moment.
+type Counting<'a> = &'a (dyn Fn(Timestamp) -> LiveTokens + Send + Sync);
+
 /// More batches than any ring can need at one moment.
 const BATCHES: usize = 4;
 
@@ -38,11 +41,13 @@ pub(super) struct Keep {
     noted: Option<u64>,
     /// The highest generation seen anywhere.
     highest: u64,
+    /// When a ring was last good in this process.
+    used: Option<Timestamp>,
 }
 
 impl Keep {
     pub(super) const fn new(keeper: KeyKeeper) -> Self {
-        Self { keeper, stored: None, current: false, noted: None, highest: 0 }
+        Self { keeper, stored: None, current: false, noted: None, highest: 0, used: None }
     }
 
     pub(super) const fn times(&self) -> &Times {
@@ -54,7 +59,7 @@ impl Keep {
         &mut self,
         now: Timestamp,
         published: u64,
-        live: &LiveTokens,
+        live: Counting<'_>,
     ) -> Result<Option<Arc<Loaded>>, KeyringError> {
         self.look().await?;
         let request = self.stored.as_ref().and_then(Stored::open_request).cloned();
@@ -63,10 +68,14 @@ impl Keep {
         }
         let mut loaded = match self.usable() {
             Ok(loaded) => loaded,
-            Err(KeyringError::Missing) if *live == LiveTokens::Unknown && self.stored.is_none() => {
-                return Ok(None);
-            }
-            Err(KeyringError::Missing | KeyringError::Readdressed { .. }) if live.none_lives(now) => {
+            Err(fault @ (KeyringError::Missing | KeyringError::Readdressed { .. })) => {
+                let living = live(now);
+                if self.used.is_none() && self.stored.is_none() && living == LiveTokens::Unknown {
+                    return Ok(None);
+                }
+                if !may_renew(&living, self.used, now) {
+                    return Err(fault);
+                }
                 self.renew(now, Vec::new(), None).await?
             }
             Err(fault) => return Err(fault),
@@ -78,6 +87,7 @@ impl Keep {
             }
             loaded = self.commit(&loaded.ring, &loaded.signers, &steps, now, None).await?;
         }
+        self.used = Some(now);
         self.note(loaded.ring.generation).await;
         Ok(Some(loaded))
     }
@@ -122,15 +132,15 @@ impl Keep {
         request: &KeysRequest,
         now: Timestamp,
         published: u64,
-        live: &LiveTokens,
+        live: Counting<'_>,
     ) -> Result<(), KeyringError> {
         tracing::info!(id = %request.id, op = ?request.op, kid = request.kid, "a request to the key ring");
         let times = *self.times();
         let asked = match (request.op, &request.kid) {
             (Operation::Reset, _) => {
                 let mut kids = self.kids();
-                if let LiveTokens::Known { kids: living, .. } = live {
-                    kids.extend(living.iter().cloned());
+                if let LiveTokens::Known { kids: living, .. } = live(now) {
+                    kids.extend(living);
                 }
                 let answering = |ring: &KeyRing| answer::reset(request, ring, now);
                 return self.renew(now, kids, Some(&answering)).await.map(drop);
@@ -251,11 +261,39 @@ impl Keep {
     }
 }
 
+/// Whether a new ring may take the place of one that is lost, unasked. `used` is when this process last had a
+/// good one.
+fn may_renew(living: &LiveTokens, used: Option<Timestamp>, now: Timestamp) -> bool {
+    let settled = |at: Timestamp| now.duration_since(at) > SignedDuration::from_secs(GRACE);
+    living.none_lives(now) && used.is_none_or(settled)
+}
+
 /// RSA keys take a while.
 async fn generate(algorithm: SigningAlgorithm) -> Result<SigningKey, KeyringError> {
     let made = tokio::task::spawn_blocking(move || SigningKey::generate(crypto_algorithm(algorithm))).await;
     match made {
         Ok(made) => made.map_err(|e| KeyringError::Generate(e.to_string())),
         Err(e) => Err(KeyringError::Generate(e.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_silent_new_ring_while_a_token_may_live() {
+        let at = |s: i64| Timestamp::from_second(1_800_000_000 + s).unwrap();
+        let known = |expiry: Option<i64>| LiveTokens::Known {
+            kids: expiry.map(|_| "k".to_owned()).into_iter().collect::<BTreeSet<_>>(),
+            latest_expiry: expiry.map(at),
+        };
+        assert!(!may_renew(&LiveTokens::Unknown, None, at(0)));
+        assert!(!may_renew(&known(Some(5)), None, at(0)));
+        assert!(may_renew(&known(None), None, at(0)), "a new installation does not wait");
+        assert!(!may_renew(&known(None), Some(at(0)), at(GRACE)), "its last token may not be seen yet");
+        assert!(may_renew(&known(None), Some(at(0)), at(GRACE + 1)));
     }
 }

@@ -120,7 +120,7 @@ fn every_damage_is_told_apart() {
     set_ring(&mut tidy, &ring_json(&good).replace('\n', " "));
     assert!(read(&tidy).ring.is_ok());
     // A ring that breaks the rules is refused also with a digest that fits.
-    let mut lawless = ring.clone();
+    let mut lawless = ring;
     lawless.keys.remove(0);
     let file = RingFile { digest: digest_of(&lawless).unwrap(), ring: lawless };
     let text = serde_json::to_string(&file).unwrap();
@@ -149,7 +149,7 @@ fn key_material_shows_nowhere() {
     let mut broken = value.clone();
     broken["data"][pem_of(&ring, 1)] = good["data"][pem_of(&ring, 0)].clone();
     let mut pasted = value.clone();
-    pasted["data"][RING_KEY] = STANDARD.encode(format!("{{\"ring\":{:?}}}", decoded)).into();
+    pasted["data"][RING_KEY] = STANDARD.encode(format!("{{\"ring\":{decoded:?}}}")).into();
     for stored in [read(&value), read(&broken), read(&pasted)] {
         let shown =
             format!("{stored:?} {}", stored.ring.as_ref().err().map_or(String::new(), |e| e.to_string()));
