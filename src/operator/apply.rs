@@ -294,9 +294,16 @@ async fn delete_secret(cx: &Context, decision: &Decision, uid: Uid) -> Result<()
 }
 
 async fn create(cx: &Context, issue: &Issue, now: Timestamp, cause: &Cause) -> Result<(), Failure> {
+    let key = issue.agent.sibling(issue.secret.clone());
+    if cx.world.read().foreign(&key).is_some() {
+        // Somebody else's was in the way a while ago: look before anything is minted.
+        in_the_way(cx, &key, issue).await?;
+        if cx.world.read().foreign(&key).is_some() {
+            return Ok(());
+        }
+    }
     // A key is published before what it signed arrives.
     super::trust::ensure(cx, &issue.agent.namespace).await?;
-    let key = issue.agent.sibling(issue.secret.clone());
     let contents = cx.issuer.mint(issue, &*cx.keys(), now)?;
     match cx.writer.create_secret(&key, write(issue, &contents)).await {
         Ok(answer) => written(cx, answer, issue, cause),
@@ -308,7 +315,10 @@ async fn create(cx: &Context, issue: &Issue, now: Timestamp, cause: &Cause) -> R
 /// Something bears the name of the Secret: ours of a moment ago, or somebody else's.
 async fn in_the_way(cx: &Context, key: &Key, issue: &Issue) -> Result<(), Failure> {
     let found = cx.writer.secret_in_the_way(key).await.map_err(call("look for the Secret"))?;
-    let Some(found) = found else { return Ok(()) };
+    let Some(found) = found else {
+        cx.world.write().note_foreign(key, None);
+        return Ok(());
+    };
     let found = found.credentials()?;
     if found.agent == Some(issue.uid) && found.drift.is_none() {
         cx.world.answer(Object::Secret(Box::new(found)));

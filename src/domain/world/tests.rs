@@ -368,9 +368,16 @@ fn without_keys_what_is_no_longer_held_is_stripped_once() {
     assert_eq!(c.files("ns", "a-agentid").unwrap(), ["identity.jwt"]);
     let (_, plan) = c.plan_of(&key).unwrap();
     assert_eq!(plan.secret, SecretStep::Keep);
-    // Nothing can be taken out of an immutable Secret: it goes as a whole.
-    c.drift(&secret, Changed::Immutable);
+    // Who it is the agent may always say, whatever else its configuration has come to say.
     c.apply(&agent("a", "ns", "tokenLifetime: 2h"));
+    c.deliver();
+    assert_eq!(c.plan_of(&key).unwrap().1.secret, SecretStep::Keep);
+
+    // Nothing can be taken out of an immutable Secret: it goes as a whole.
+    let mut c = quiet();
+    c.keys.problem = Some("the key ring is damaged".into());
+    c.drift(&secret, Changed::Immutable);
+    c.delete(&Source::Grants, &Key::new("ns", "g"));
     c.deliver();
     assert!(matches!(c.plan_of(&key).unwrap().1.secret, SecretStep::Delete(_)));
     c.settle();
