@@ -8,6 +8,9 @@ mod connection;
 pub mod crds;
 pub mod keys;
 pub mod operator;
+mod text;
+pub mod token;
+pub mod why;
 
 use std::process::ExitCode;
 
@@ -33,6 +36,10 @@ pub enum Command {
     Keys(keys::KeysArgs),
     /// Keep the credentials of every AgentIdentity
     Operator(operator::OperatorArgs),
+    /// Explain or verify a token
+    Token(token::TokenArgs),
+    /// Say what an agent holds, and why it holds no more
+    Why(why::WhyArgs),
 }
 
 /// Why a command did not do what was asked.
@@ -47,6 +54,12 @@ pub enum CliError {
     /// Of `agentid operator`.
     #[error(transparent)]
     Operator(#[from] operator::RunError),
+    /// Of `agentid token`.
+    #[error(transparent)]
+    Token(#[from] token::TokenError),
+    /// Of `agentid why`.
+    #[error(transparent)]
+    Why(#[from] why::WhyError),
     /// No runtime could be started.
     #[error("no runtime: {0}")]
     Runtime(std::io::Error),
@@ -59,6 +72,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Crds(command) => command.run().map_err(CliError::from),
         Command::Keys(command) => wait(command.run()),
         Command::Operator(command) => wait(command.run()),
+        Command::Token(command) => wait(command.run()),
+        Command::Why(command) => wait(command.run()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ pub mod events;
 pub mod feed;
 pub mod keystore;
 pub mod lease;
+pub mod snapshot;
 pub mod watch;
 pub mod wire;
 pub mod write;
