@@ -189,7 +189,7 @@ async fn agents_that_are_refused() {
         ),
         ("secretName: Bad_Name".to_owned(), &["spec.secretName", "Bad_Name", "lower-case letters"]),
         ("secretName: ../x".to_owned(), &["spec.secretName", "../x", "lower-case letters"]),
-        ("secretName: \"\"".to_owned(), &["spec.secretName", "at least 1"]),
+        ("secretName: \"\"".to_owned(), &["spec.secretName", "lower-case letters"]),
         (format!("secretName: {}", "a".repeat(254)), &["spec.secretName", "may not be more than 253"]),
         (format!("sponsors: [{}]", sponsors.join(", ")), &["spec.sponsors", "at most 16 items"]),
         (
@@ -290,7 +290,7 @@ async fn resources_that_are_refused() {
         ("https://h/ p", "", fragment),
         ("https://h/p\u{e9}", "", fragment),
         ("https://h/\n", "", fragment),
-        ("", "", &["spec.audience", "at least 1"]),
+        ("", "", fragment),
         ("vault", "tokenProfile: Identity, roles: [{name: a}]", &["spec.roles", "tokenProfile: Access"]),
         ("vault", "tokenProfile: Identity, scopes: [{name: a}]", &["spec.scopes", "tokenProfile: Access"]),
         ("https://h", "subject: Name", &["spec.subject", "tokenProfile: Identity"]),
@@ -318,14 +318,13 @@ async fn resources_that_are_refused() {
         ("scopes: [{name: \"a\\\"b\"}]".to_owned(), "spec.scopes[0].name", token),
         ("scopes: [{name: \"a\\\\b\"}]".to_owned(), "spec.scopes[0].name", token),
         ("scopes: [{name: \u{fc}ber}]".to_owned(), "spec.scopes[0].name", token),
-        ("roles: [{name: \"\"}]".to_owned(), "spec.roles[0].name", &["at least 1"]),
+        ("roles: [{name: \"\"}]".to_owned(), "spec.roles[0].name", token),
         (
             format!("roles: [{{name: {}}}]", "x".repeat(129)),
             "spec.roles[0].name",
             &["may not be more than 128"],
         ),
         ("roles: [{name: a}, {name: a}]".to_owned(), "spec.roles[1]", &["Duplicate value"]),
-        ("roles: [a]".to_owned(), "spec.roles[0]", &["object"]),
         (allow("roles: [\"a\\tb\"]"), "spec.allow[0].roles[0]", token),
         (allow("modes: [Delegation]"), "spec.allow[0].modes[0]", &["\"Application\""]),
         (allow("modes: []"), "spec.allow[0].modes", &["at least 1"]),
@@ -400,8 +399,8 @@ async fn grants_that_are_refused() {
     for (more, wanted) in [
         ("secretKey: ../x", key),
         ("secretKey: ../x.jwt", key),
-        ("secretKey: x", &["spec.secretKey", "at least 5"]),
-        ("secretKey: .jwt", &["spec.secretKey", "at least 5"]),
+        ("secretKey: x", key),
+        ("secretKey: .jwt", key),
         ("secretKey: a..jwt", key),
         ("secretKey: ..a.jwt", key),
         ("secretKey: a/b.jwt", key),
@@ -504,8 +503,9 @@ async fn what_is_accepted_parses() {
         "expiresAt: \"2000-01-01T00:00:00Z\", tokenLifetime: 24h, ttlSecondsAfterExpired: 31536000",
     ))
     .await;
-    ns.apply(&agent("expiresAt: \"8999-12-31T23:59:59.999999999Z\"").replace("name: a}", "name: b}")).await;
-    ns.apply(&grant_with("notBefore: \"2000-01-01T02:00:00+02:00\"")).await;
+    ns.apply(&agent("expiresAt: \"8999-12-31T23:59:59.999999999+18:00\"").replace("name: a}", "name: b}"))
+        .await;
+    ns.apply(&grant_with("notBefore: \"2000-01-01T00:00:00-18:00\"")).await;
     ns.apply(&offering("allow: [{namespaceSelector: {}, roles: []}]")).await;
     let all = ListParams::default();
     let agents: Api<AgentIdentity> = Api::namespaced(ns.client.clone(), &ns.name);

@@ -89,12 +89,17 @@ pub(super) fn label_keys() -> Rule {
 }
 
 /// Brings a schema into the form that the API server gets: patterns as CEL rules with a remedy; no
-/// `nullable` (an explicit null is then the same as an absent field); no `format: uint*`, which it warns of.
+/// `nullable` (an explicit null is then the same as an absent field); no `format: uint*`, which it warns of, or
+/// `int32`, with which it says twice that a number is too big.
 pub(super) fn finish(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
             map.values_mut().for_each(finish);
-            if map.get("format").and_then(Value::as_str).is_some_and(|f| f.starts_with("uint")) {
+            if map
+                .get("format")
+                .and_then(Value::as_str)
+                .is_some_and(|f| f.starts_with("uint") || f == "int32")
+            {
                 map.remove("format");
             }
             if map.get("nullable") == Some(&Value::Bool(true)) {
@@ -106,6 +111,8 @@ pub(super) fn finish(schema: &mut Value) {
             let known = |p: &Value| REMEDIES.iter().find(|(pattern, _)| p.as_str() == Some(*pattern));
             if let Some((pattern, remedy)) = map.get("pattern").and_then(known) {
                 map.remove("pattern");
+                // None of the patterns lets the empty text pass: it is refused once, with the remedy.
+                map.remove("minLength");
                 let rules = map.entry("x-kubernetes-validations").or_insert_with(|| json!([]));
                 if let Value::Array(rules) = rules {
                     rules.push(json!({"rule": format!("self.matches(r'{pattern}')"), "message": remedy}));

@@ -6,11 +6,11 @@
 //! ends). Remote times are never compared with a local clock.
 
 mod object;
+mod standing;
 mod step;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease as Object;
@@ -24,6 +24,8 @@ use tracing::{debug, info, warn};
 
 use super::client::{CallError, Class, spread, timed_within};
 use object::Purpose;
+pub use standing::{Claim, Leadership, LeaseHandle, LostReason};
+use standing::{Shared, locked};
 use step::{Observed, Step, step};
 
 /// The times of the election.
@@ -59,148 +61,6 @@ pub enum LeaseError {
     /// This process doesn't lead, or no longer.
     #[error("not the leader")]
     NotLeading,
-}
-
-/// Why a leader isn't one any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LostReason {
-    /// No renewal succeeded within the deadline.
-    Expired,
-    /// Another one holds the lease.
-    Taken,
-    /// Given back at the end, or never held.
-    Released,
-}
-
-impl LostReason {
-    /// The reason as a label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::Taken => "taken",
-            Self::Released => "released",
-        }
-    }
-}
-
-impl fmt::Display for LostReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Where this process stands.
-#[derive(Debug, Clone)]
-pub enum Leadership {
-    /// Another one leads, or nobody yet.
-    Standby {
-        /// The holder as last read.
-        holder: Option<String>,
-        /// The annotations of the Lease as last read.
-        annotations: BTreeMap<String, String>,
-    },
-    /// This process leads.
-    Leading {
-        /// Since when.
-        since: Instant,
-        /// The annotations of the Lease as last written, the predecessor's among them.
-        annotations: BTreeMap<String, String>,
-        /// Answers at any moment whether it still does.
-        claim: Claim,
-    },
-    /// It leads no more and won't again: end the process.
-    Lost {
-        /// Why.
-        reason: LostReason,
-    },
-}
-
-/// A leader's claim, to be asked before each write: it lapses by the clock, whoever may be stuck.
-#[derive(Debug, Clone)]
-pub struct Claim {
-    until: Arc<Mutex<Instant>>,
-}
-
-impl Claim {
-    /// Whether the last renewal is recent enough.
-    #[must_use]
-    pub fn is_current(&self) -> bool {
-        Instant::now() < *locked(&self.until)
-    }
-}
-
-#[derive(Debug, Default)]
-struct Wanted {
-    /// Counts the sets.
-    version: u64,
-    annotations: BTreeMap<String, String>,
-    /// Set by us once, and no longer wanted.
-    removed: Vec<String>,
-}
-
-struct Shared {
-    state: watch::Sender<Leadership>,
-    wanted: Mutex<Wanted>,
-    /// Version of the annotations that are on the Lease, and the Lease's resourceVersion since.
-    written: watch::Sender<(u64, String)>,
-    urgent: Notify,
-}
-
-/// Access to a running election from elsewhere.
-#[derive(Clone)]
-pub struct LeaseHandle {
-    shared: Arc<Shared>,
-}
-
-impl LeaseHandle {
-    /// The standing, now and as it changes.
-    #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<Leadership> {
-        self.shared.state.subscribe()
-    }
-
-    /// Replaces what was set before; other annotations of the Lease stay. Written with the next renewal.
-    pub fn set_annotations(&self, annotations: BTreeMap<String, String>) {
-        self.want(annotations);
-    }
-
-    /// As [`Self::set_annotations`], at once; returns when they stand on the Lease, with the
-    /// resourceVersion of a write that carried them (or later ones).
-    ///
-    /// # Errors
-    /// When this process isn't the leader, or ceases to be before it is done. The write may have happened.
-    pub async fn write_annotations(
-        &self,
-        annotations: BTreeMap<String, String>,
-    ) -> Result<String, LeaseError> {
-        let mut state = self.subscribe();
-        if !matches!(*state.borrow_and_update(), Leadership::Leading { .. }) {
-            return Err(LeaseError::NotLeading);
-        }
-        let mut written = self.shared.written.subscribe();
-        let version = self.want(annotations);
-        self.shared.urgent.notify_one();
-        let lost = state.wait_for(|s| matches!(s, Leadership::Lost { .. }));
-        tokio::select! {
-            biased;
-            done = written.wait_for(|(v, _)| *v >= version) =>
-                done.map(|w| w.1.clone()).map_err(|_| LeaseError::NotLeading),
-            _ = lost => Err(LeaseError::NotLeading),
-        }
-    }
-
-    fn want(&self, annotations: BTreeMap<String, String>) -> u64 {
-        let mut wanted = locked(&self.shared.wanted);
-        let before = std::mem::replace(&mut wanted.annotations, annotations);
-        wanted.removed.extend(before.into_keys());
-        let Wanted { version, annotations, removed } = &mut *wanted;
-        removed.retain(|k| !annotations.contains_key(k));
-        removed.sort_unstable();
-        removed.dedup();
-        *version += 1;
-        *version
-    }
 }
 
 /// An election that has not begun. `identity` must be this process's alone (pod name and a random part):
@@ -461,9 +321,4 @@ impl Drop for Lease {
             running
         });
     }
-}
-
-/// A lock that a panicking holder leaves usable: each of these values is replaced whole.
-fn locked<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

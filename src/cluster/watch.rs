@@ -7,6 +7,7 @@
 //! A watch is served from the API server's watch cache. A server cut off from its etcd still answers
 //! watches; it then fails lists and writes.
 
+mod answer;
 mod lines;
 #[cfg(test)]
 mod tests;
@@ -17,17 +18,16 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use futures::Stream;
-use http::header::{ACCEPT, RETRY_AFTER};
-use http::{Request, Response};
-use http_body_util::BodyExt;
+use http::Request;
+use http::header::ACCEPT;
 use kube::Client;
 use kube::client::Body;
-use kube::core::Status;
 use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::client::{CallError, Class, spread};
+use answer::{collect, refusal};
 use lines::Lines;
 use wire::{Line, Page};
 
@@ -37,8 +37,9 @@ pub type WatchError = CallError;
 /// How long the head of an answer may take: a list is made before it is sent, a watch answers at once.
 const LIST_HEAD: Duration = Duration::from_secs(30);
 const WATCH_HEAD: Duration = Duration::from_secs(10);
-/// How long a body may pause.
-const PAUSE: Duration = Duration::from_secs(10);
+/// A watch of a revision that the server doesn't know is answered with success and then an error: only one
+/// that has nothing to say for so long was taken up.
+const SETTLING: Duration = Duration::from_millis(250);
 /// Silence allowed beyond the time after which the server itself ends a watch.
 const GRACE: Duration = Duration::from_secs(5);
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
@@ -50,7 +51,6 @@ const RETRY_AFTER_LAST: Duration = Duration::from_secs(30);
 const SHORT_WATCH: Duration = Duration::from_secs(1);
 /// After so many refusals of one revision it is asked for no more (a restored etcd knows it not).
 const REFUSALS: u32 = 3;
-const ERROR_BODY_LIMIT: usize = 64 << 10;
 
 /// What to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub enum Signal<T> {
     Apply(T),
     /// Deleted, or no longer selected; as it last was.
     Delete(T),
-    /// Nothing new, and the server says so.
+    /// Nothing new, and the server says so: a bookmark, or a watch that was taken up and stays silent.
     Heard,
     /// An object that exists (or is deleted) and can't be read as `T`.
     Unreadable(Unreadable),
@@ -184,6 +184,8 @@ struct Followed {
     /// The longest silence: what the server was asked for, and [`GRACE`].
     silence: Duration,
     spoke: bool,
+    /// Whether it was taken up: the first line came, or [`SETTLING`] passed.
+    settled: bool,
 }
 
 struct Engine<T> {
@@ -252,22 +254,21 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
         // Between seven eighths and the whole.
         let seconds = asked - (f64::from(asked) / 8.0 * spread()) as u32;
         match self.get(&wire::watch_uri(&self.spec, &revision, seconds), true, WATCH_HEAD).await {
-            Ok(body) => {
-                self.pending.push_back(Signal::Heard);
-                Phase::Follow(Box::new(Followed {
-                    lines: Lines::new(body),
-                    revision,
-                    since: Instant::now(),
-                    silence: Duration::from_secs(seconds.into()) + GRACE,
-                    spoke: false,
-                }))
-            }
+            Ok(body) => Phase::Follow(Box::new(Followed {
+                lines: Lines::new(body),
+                revision,
+                since: Instant::now(),
+                silence: Duration::from_secs(seconds.into()) + GRACE,
+                spoke: false,
+                settled: false,
+            })),
             Err(e) => self.broken(e, revision),
         }
     }
 
     async fn follow(&mut self, mut followed: Box<Followed>) -> Phase {
-        let line = match timeout(followed.silence, followed.lines.next()).await {
+        let limit = if followed.settled { followed.silence } else { SETTLING };
+        let line = match timeout(limit, followed.lines.next()).await {
             Ok(Ok(Some(line))) => wire::read_line::<T>(line),
             Ok(Ok(None)) => {
                 if followed.spoke || followed.since.elapsed() >= SHORT_WATCH {
@@ -278,6 +279,12 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
                 return Phase::Watch { revision: followed.revision };
             }
             Ok(Err(e)) => Err(e),
+            Err(_) if !followed.settled => {
+                self.pending.push_back(Signal::Heard);
+                followed.settled = true;
+                (self.expired, self.refused) = (0, 0);
+                return Phase::Follow(followed);
+            }
             Err(_) => Err(CallError::new(Class::Timeout, "the watch fell silent")),
         };
         let revision = match line {
@@ -291,7 +298,7 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
             }
             Ok(Line::Error(e)) | Err(e) => return self.broken(e, followed.revision),
         };
-        followed.spoke = true;
+        (followed.spoke, followed.settled) = (true, true);
         self.backoff.reset();
         (self.expired, self.refused) = (0, 0);
         if let Some(revision) = revision {
@@ -351,47 +358,6 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
             return Ok(response.into_body());
         }
         Err(refusal(response).await)
-    }
-}
-
-/// Reads the Status of an answer that is none.
-async fn refusal(response: Response<Body>) -> CallError {
-    let code = response.status().as_u16();
-    let header = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    let mut body = response.into_body();
-    let status = match collect(&mut body, ERROR_BODY_LIMIT).await {
-        Ok(bytes) => serde_json::from_slice::<Status>(&bytes).ok(),
-        Err(_) => None,
-    };
-    let error = match status {
-        Some(mut status) => {
-            status.code = code;
-            CallError::from_status(&status)
-        }
-        None => CallError::new(Class::of_status(code, ""), format!("HTTP {code} without a Status")),
-    };
-    if error.retry_after().is_some() { error } else { error.after(header) }
-}
-
-/// A whole body of at most `limit` bytes, as long as it doesn't pause.
-async fn collect(body: &mut Body, limit: usize) -> Result<Vec<u8>, CallError> {
-    let mut bytes = Vec::new();
-    loop {
-        match timeout(PAUSE, body.frame()).await {
-            Ok(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    bytes.extend_from_slice(data);
-                }
-            }
-            Ok(Some(Err(e))) => return Err(CallError::from_kube(e)),
-            Ok(None) => return Ok(bytes),
-            Err(_) => {
-                return Err(CallError::new(Class::Timeout, format!("the answer stopped for {PAUSE:?}")));
-            }
-        }
-        if bytes.len() > limit {
-            return Err(CallError::new(Class::Server, "the answer is too long"));
-        }
     }
 }
 

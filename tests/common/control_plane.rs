@@ -141,6 +141,11 @@ impl ControlPlane {
         self.fault("stop-apiserver");
     }
 
+    /// Kills the API server (SIGKILL), leaving the rest. For private ones only.
+    pub fn kill_apiserver(&self) {
+        self.fault("kill-apiserver");
+    }
+
     /// Starts the API server again, and returns when it is ready.
     pub fn start_apiserver(&self) {
         self.fault("start-apiserver");

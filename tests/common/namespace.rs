@@ -190,6 +190,11 @@ fn check_refusal(yaml: &str, answer: Result<impl Debug, kube::Error>, wanted: &[
     for part in wanted {
         assert!(said.contains(part), "{part:?} is not said of\n{yaml}\nbut: {said}");
     }
+    // The server's own remark that it looked no further is no second fault.
+    let kube::Error::Api(status) = &error else { unreachable!("message() has looked") };
+    let causes = status.details.iter().flat_map(|d| &d.causes);
+    let faults = causes.filter(|c| !c.message.contains("some validation rules were not checked")).count();
+    assert!(faults <= 1, "one fault is said {faults} times: {said}\n{yaml}");
 }
 
 impl Drop for Namespace {
@@ -198,10 +203,8 @@ impl Drop for Namespace {
         // The test's own runtime may be ending: another thread has one of its own.
         let deleted = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            // A timeout is made within the runtime that it belongs to.
-            runtime.block_on(async {
-                tokio::time::timeout(std::time::Duration::from_secs(10), clean(name, kubeconfig)).await
-            })?
+            let limit = std::time::Duration::from_secs(10);
+            runtime.block_on(async { tokio::time::timeout(limit, clean(name, kubeconfig)).await })?
         });
         if let Ok(Err(e)) = deleted.join() {
             eprintln!("{}: not deleted: {e}", self.name);

@@ -121,6 +121,16 @@ impl Operator {
         self.process.pid
     }
 
+    /// Whether it still runs.
+    pub fn runs(&self) -> bool {
+        self.process.runs()
+    }
+
+    /// Waits for its end; gives its exit status.
+    pub fn wait(self) -> ExitStatus {
+        self.process.wait()
+    }
+
     /// Ends it by SIGTERM; gives its exit status.
     ///
     /// # Panics

@@ -18,7 +18,7 @@ echo "$child"
   i=0; while [ $i -lt 100 ] && kill -0 "$child"; do sleep 0.1; i=$((i + 1)); done
   kill -KILL "$child"
 ) 2>/dev/null >/dev/null & guard=$!
-exec 3<&-
+exec 3<&- 2>/dev/null
 wait "$child"; status=$?
 kill "$guard"
 exit $status

@@ -12,14 +12,15 @@ struct Thing {
     n: u32,
 }
 
-/// Answers one request after the other from a script; the last answer is repeated.
+/// Answers one request after the other from a script; the last answer is repeated. The body `hold` never
+/// comes and never ends.
 async fn server(script: Vec<(u16, String)>) -> (Client, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
     tokio::spawn(async move {
-        let mut at = 0;
+        let (mut at, mut held) = (0, Vec::new());
         loop {
             let (mut socket, _) = listener.accept().await.unwrap();
             let mut request = Vec::new();
@@ -34,6 +35,11 @@ async fn server(script: Vec<(u16, String)>) -> (Client, Arc<Mutex<Vec<String>>>)
             at += 1;
             // No length: the end of the connection is the end of the body.
             let head = format!("HTTP/1.1 {code} X\r\nconnection: close\r\n\r\n");
+            if body == "hold" {
+                socket.write_all(head.as_bytes()).await.unwrap();
+                held.push(socket);
+                continue;
+            }
             socket.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
         }
     });
@@ -94,10 +100,10 @@ async fn a_list_in_pages_then_a_watch_and_the_next_from_its_last_revision() {
         list(7, "", r#"{"n":3}"#),
         (200, lines),
     ];
-    let (words, requests) = told(script, 11).await;
+    let (words, requests) = told(script, 10).await;
     assert_eq!(
         words,
-        "listing unreadable(bad,false) page[1] page[3] listed heard apply4 unreadable(o,false) heard delete4 heard"
+        "listing unreadable(bad,false) page[1] page[3] listed apply4 unreadable(o,false) heard delete4 apply4"
     );
     assert_eq!(requests[0], "/t?limit=500");
     assert_eq!(requests[1], "/t?limit=500&continue=c1");
@@ -109,8 +115,8 @@ async fn a_list_in_pages_then_a_watch_and_the_next_from_its_last_revision() {
 async fn an_expired_continuation_starts_the_list_over() {
     let gone = (410, status(410, "Expired"));
     let script = vec![list(7, "c1", r#"{"n":1}"#), gone, list(9, "", r#"{"n":2}"#), (200, String::new())];
-    let (words, requests) = told(script, 6).await;
-    assert_eq!(words, "listing page[1] listing page[2] listed heard");
+    let (words, requests) = told(script, 5).await;
+    assert_eq!(words, "listing page[1] listing page[2] listed");
     assert_eq!(requests[2], "/t?limit=500");
 }
 
@@ -118,8 +124,8 @@ async fn an_expired_continuation_starts_the_list_over() {
 async fn an_expired_watch_lists_again_at_once_and_pauses_when_it_recurs() {
     let gone = format!("{}\n", event("ERROR", "0", 0).replace(r#"{"n":0,"metadata""#, r#"{"code":410,"m""#));
     let script = vec![list(7, "", ""), (200, gone.clone()), list(8, "", ""), (200, gone), list(9, "", "")];
-    let (words, _) = told(script, 9).await;
-    assert_eq!(words, "listing listed heard listing listed heard lost(expired) listing listed");
+    let (words, _) = told(script, 7).await;
+    assert_eq!(words, "listing listed listing listed lost(expired) listing listed");
 }
 
 #[tokio::test]
@@ -131,8 +137,8 @@ async fn failures_are_classed_and_followed_by_another_try() {
         (200, "torn".into()),
         (200, event("ADDED", "1", 8)),
     ];
-    let (words, requests) = told(script, 8).await;
-    assert_eq!(words, "lost(forbidden) lost(server) listing listed heard lost(unreachable) heard apply1");
+    let (words, requests) = told(script, 6).await;
+    assert_eq!(words, "lost(forbidden) lost(server) listing listed lost(unreachable) apply1");
     assert!(requests[4].contains("resourceVersion=7&"), "{}", requests[4]);
 }
 
@@ -158,6 +164,17 @@ async fn a_kind_that_ceases_to_be_served_is_listed_for() {
     assert_eq!(word(&stream.next().await.unwrap()), "lost(not-found)");
     assert!(before.elapsed() > Duration::from_secs(3));
     assert_eq!(seen.lock().unwrap().last().unwrap(), "/t?limit=500");
+}
+
+#[tokio::test]
+async fn a_watch_that_stays_open_is_heard_and_given_up_when_it_falls_silent() {
+    let (client, _) = server(vec![list(7, "", ""), (200, "hold".into())]).await;
+    let spec = WatchSpec { timeout_seconds: 1, ..WatchSpec::new("/t") };
+    let before = Instant::now();
+    let signals: Vec<_> = watch::<Thing>(client, spec).take(5).collect().await;
+    let words = signals.iter().map(word).collect::<Vec<_>>().join(" ");
+    assert_eq!(words, "listing listed heard lost(timeout) heard");
+    assert!((6..9).contains(&before.elapsed().as_secs()), "{:?}", before.elapsed());
 }
 
 #[test]
