@@ -12,7 +12,7 @@ demo_began=$EPOCHREALTIME step_began='' step_number=0 operator='' tidy=0
 # ---- words ----------------------------------------------------------------------------------------
 
 since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }'; }
-indent() { sed 's/^/   | /'; }
+indent() { awk '{ print "   | " $0 }'; }
 tell() { printf '   %s\n' "$*"; }
 show() { printf '   $ %s\n' "$*"; }
 
