@@ -6,10 +6,14 @@ mod digest;
 pub mod keyring;
 mod names;
 pub mod plan;
+#[cfg(test)]
+mod properties;
 mod queue;
 pub mod schedule;
 mod seen;
 pub mod status;
+#[cfg(test)]
+pub(crate) mod testing;
 mod world;
 
 pub use decide::{Decision, Entitlement, GrantDecision, Refusal, Standing, decide};

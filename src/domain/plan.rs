@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::schedule;
 use super::{
     Agent, Changed, Credentials, Decision, Digest, Drift, Entitlement, Hasher, Key, Refusal, Standing, Uid,
     World,
@@ -225,6 +226,7 @@ fn allowed(
             return;
         }
         plan.credential = Credential::Fresh;
+        plan.wake = sooner(plan.wake, schedule::renew_at(issue.uid, now, issue.lifetime));
         plan.secret = match seen {
             Some(of_old) => SecretStep::Recreate(of_old.meta.uid, issue, Cause::New),
             None => SecretStep::Create(issue),
@@ -239,9 +241,16 @@ fn allowed(
         })
         .or_else(|| (secret.renew_at <= now).then_some((Cause::Renewal, false)));
     match (cause, &keys.problem) {
-        (None, _) => plan.wake = [plan.wake, Some(secret.renew_at)].into_iter().flatten().min(),
-        (Some((cause, true)), None) => plan.secret = SecretStep::Recreate(secret.meta.uid, issue, cause),
-        (Some((cause, false)), None) => plan.secret = SecretStep::Update(secret.meta.uid, issue, cause),
+        (None, _) => plan.wake = sooner(plan.wake, secret.renew_at),
+        (Some((cause, anew)), None) => {
+            // The answer to our own write marks nothing, so the renewal of what is written now is due from here.
+            plan.wake = sooner(plan.wake, schedule::renew_at(issue.uid, now, issue.lifetime));
+            plan.secret = if anew {
+                SecretStep::Recreate(secret.meta.uid, issue, cause)
+            } else {
+                SecretStep::Update(secret.meta.uid, issue, cause)
+            };
+        }
         (Some((_, anew)), Some(problem)) => {
             let undue: Vec<_> = secret
                 .tokens
@@ -260,7 +269,9 @@ fn allowed(
                     SecretStep::Strip(secret.meta.uid, issue, undue)
                 };
             }
-            plan.wake = [plan.wake, Some(secret.expires_at).filter(|e| *e > now)].into_iter().flatten().min();
+            if secret.expires_at > now {
+                plan.wake = sooner(plan.wake, secret.expires_at);
+            }
             let deleted = matches!(plan.secret, SecretStep::Delete(_));
             if left == 0 || deleted || secret.expires_at <= now {
                 plan.credential = Credential::Absent(keys_unavailable(problem));
@@ -269,6 +280,10 @@ fn allowed(
         }
     }
     plan.credential = Credential::Fresh;
+}
+
+fn sooner(wake: Option<Timestamp>, at: Timestamp) -> Option<Timestamp> {
+    Some(wake.map_or(at, |w| w.min(at)))
 }
 
 fn keys_unavailable(problem: &str) -> Refusal {

@@ -35,10 +35,12 @@ pub(super) struct Engine {
     failures: HashMap<Work, u32>,
     running: JoinSet<Outcome>,
     settled: bool,
+    problem: Option<Arc<str>>,
 }
 
 impl Engine {
     pub(super) fn new(cx: Arc<Context>, claim: Claim) -> Self {
+        let problem = cx.keys().seen.problem.clone();
         Self {
             cx,
             claim,
@@ -48,6 +50,7 @@ impl Engine {
             failures: HashMap::new(),
             running: JoinSet::new(),
             settled: false,
+            problem,
         }
     }
 
@@ -113,7 +116,7 @@ impl Engine {
                 self.queue.push(work, Lane::Paced);
             }
         }
-        if synced && !self.settled && self.queue.is_idle() && self.cx.keys().jwks.is_some() {
+        if synced && !self.settled && self.queue.is_idle() && !self.cx.keys().loading {
             self.settled = true;
             tracing::info!("every agent has been looked at once");
         }
@@ -121,7 +124,7 @@ impl Engine {
     }
 
     fn start(&mut self) {
-        if !self.claim.is_current() || !self.cx.world.read().is_synced() {
+        if !self.claim.is_current() || self.cx.keys().loading || !self.cx.world.read().is_synced() {
             return;
         }
         while self.running.len() < WORKERS {
@@ -183,7 +186,12 @@ impl Engine {
         let view = self.cx.keys();
         let mut world = self.cx.world.write();
         world.mark_trust();
-        if view.seen.problem.is_some() {
+        let before = std::mem::replace(&mut self.problem, view.seen.problem.clone());
+        if before != self.problem {
+            // Whoever waited for a key waits no longer, or for another reason.
+            world.mark_all();
+        }
+        if self.problem.is_some() {
             return;
         }
         let again = world.mark_key_gone(&view.seen.good);
@@ -193,16 +201,6 @@ impl Engine {
                 "tokens of a key that is no longer published are being minted anew"
             );
         }
-        // Whoever waited for a key waits no longer.
-        for (at, work) in std::mem::take(&mut self.wakes) {
-            if self.failures.contains_key(&work) || matches!(work, Work::Trust(_)) {
-                self.wake_of.remove(&work);
-                self.queue.push(work, Lane::Paced);
-            } else {
-                self.wakes.insert((at, work));
-            }
-        }
-        world.mark_unissued();
     }
 }
 

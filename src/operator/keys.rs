@@ -19,6 +19,8 @@ pub struct KeyView {
     pub jwks: Option<Arc<str>>,
     /// The ring's generation.
     pub generation: u64,
+    /// The ring has not been looked at yet: no work begins.
+    pub loading: bool,
 }
 
 impl KeyView {
@@ -30,6 +32,7 @@ impl KeyView {
             active: HashMap::new(),
             jwks: before.jwks.clone(),
             generation: before.generation,
+            loading: false,
         }
     }
 
@@ -41,6 +44,7 @@ impl KeyView {
             active: HashMap::new(),
             jwks: None,
             generation: 0,
+            loading: true,
         }
     }
 }

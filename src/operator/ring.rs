@@ -83,18 +83,18 @@ async fn bridge(
         {
             published.send_replace(generation);
         }
-        if !ready {
-            // A scan over all Secrets, but only while nothing can be signed anyway.
-            let tokens = live_tokens(&cx.world.read(), Timestamp::now());
-            live.send_if_modified(|l| {
-                if *l == tokens {
-                    false
-                } else {
-                    *l = tokens;
-                    true
-                }
-            });
-        }
+        // A scan over all Secrets, but only while nothing can be signed anyway. While the ring is well, what
+        // lives is not known: what was known before it was lost says nothing of the tokens of today.
+        let tokens =
+            if ready { LiveTokens::Unknown } else { live_tokens(&cx.world.read(), Timestamp::now()) };
+        live.send_if_modified(|l| {
+            if *l == tokens {
+                false
+            } else {
+                *l = tokens;
+                true
+            }
+        });
         tokio::select! {
             changed = states.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(PERIOD) => {}
@@ -123,6 +123,7 @@ fn of_ring(loaded: &Loaded) -> KeyView {
             .collect::<HashMap<_, _>>(),
         jwks: Some(loaded.jwks.to_json().into()),
         generation: loaded.ring.generation,
+        loading: false,
     }
 }
 

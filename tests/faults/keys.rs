@@ -204,6 +204,7 @@ async fn a_lost_or_damaged_ring_stops_signing_and_says_so() {
 
     // Rolled back to an older generation.
     restore(&secrets, &older).await;
+    not_ready("generation").await;
     ns.apply(&agent("rolled")).await;
     let said = refused(&ns, "rolled", "KeysUnavailable").await;
     assert!(said.contains("generation") || said.contains("older"), "{said}");

@@ -36,11 +36,11 @@ async fn a_restart_rewrites_nothing_that_is_still_good() {
     }
     ns.apply(&grant("g", "a0")).await;
     ns.apply(
-        "{apiVersion: agentid.dev/v1alpha1, kind: AgentIdentity, metadata: {name: off}, spec: {suspend: true}}",
+        "{apiVersion: agentid.dev/v1alpha1, kind: AgentIdentity, metadata: {name: idle}, spec: {suspend: true}}",
     )
     .await;
     ready(&ns, "a49").await;
-    refused(&ns, "off", "Suspended").await;
+    refused(&ns, "idle", "Suspended").await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(operator.stop().code(), Some(0));
 

@@ -12,6 +12,9 @@ type Check = fn(&World, &Agent, &mut Clock) -> Option<Standing>;
 const CHAIN: &[Check] =
     &[deleting, sources, namespace, valid, secret_name, expired, suspended, bound, foreign];
 
+/// For so long a foreign object is believed to be in the way.
+const FOREIGN_FOR: SignedDuration = SignedDuration::from_secs(20);
+
 pub(super) fn standing(world: &World, agent: &Agent, clock: &mut Clock) -> Standing {
     CHAIN.iter().find_map(|check| check(world, agent, clock)).unwrap_or(Standing::Allowed)
 }
@@ -191,7 +194,10 @@ fn foreign(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> 
         Some(_) => return None,
         None => {
             let foreign = world.foreign(&key)?;
-            clock.again_in(20);
+            // Nothing tells that it has gone. An old note is forgotten, and the next create finds out.
+            if clock.has_come(foreign.checked.checked_add(FOREIGN_FOR).unwrap_or(clock.now)) {
+                return None;
+            }
             &foreign.what
         }
     };

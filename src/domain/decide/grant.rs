@@ -9,7 +9,10 @@ use crate::domain::{Agent, Grant, Resource, World};
 
 pub(super) fn grants(world: &World, agent: &Agent, lifetime: u32, clock: &mut Clock) -> Vec<GrantDecision> {
     let grants = world.grants_of(agent);
-    let live = |g: &Grant, clock: &Clock| !g.meta.deleting && g.expires_at.is_none_or(|e| e > clock.now);
+    // Seen through the clock: when a rival or the grant itself expires, the answer changes.
+    let live = |g: &Grant, clock: &mut Clock| {
+        !g.meta.deleting && g.expires_at.is_none_or(|end| !clock.has_come(end))
+    };
     grants
         .iter()
         .filter(|g| !g.meta.deleting)

@@ -217,3 +217,6 @@ impl Clock {
         let _ = self.has_come(self.now + jiff::SignedDuration::from_secs(seconds));
     }
 }
+
+#[cfg(test)]
+mod tests;

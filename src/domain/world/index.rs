@@ -34,3 +34,46 @@ pub(super) fn toggle<K: Eq + Hash, V: Ord>(
         }
     }
 }
+
+#[cfg(test)]
+impl super::World {
+    /// Every index in a comparable form.
+    pub(crate) fn indexes(&self) -> std::collections::BTreeMap<&'static str, BTreeSet<String>> {
+        fn text<K: std::fmt::Debug, V: std::fmt::Debug + Ord>(
+            index: impl IntoIterator<Item = (K, Vec<V>)>,
+        ) -> BTreeSet<String> {
+            let sorted = index.into_iter().map(|(k, v)| (k, v.into_iter().collect::<BTreeSet<_>>()));
+            sorted.map(|(k, v)| format!("{k:?}: {v:?}")).collect()
+        }
+        fn set<V: Clone>(set: &BTreeSet<V>) -> Vec<V> {
+            set.iter().cloned().collect()
+        }
+        let awaited = self.agents.iter().filter_map(|(_, a)| a.bound_uid()).collect::<Vec<_>>();
+        let leaked = self.confirmed_gone.iter().filter(|u| !awaited.contains(u));
+        [
+            ("agents_in", text(self.agents_in.iter().map(|(k, v)| (k, set(v))))),
+            ("agent_of_uid", text(self.agent_of_uid.iter().map(|(k, v)| (k, vec![v.clone()])))),
+            ("claims", text(self.claims.iter().map(|(k, v)| (k, v.clone())))),
+            ("bound_to", text(self.bound_to.iter().map(|(k, v)| (k, v.clone())))),
+            ("secrets_of", text(self.secrets_of.iter().map(|(k, v)| (k, v.clone())))),
+            ("grants_naming", text(self.grants_naming.iter().map(|(k, v)| (k, set(v))))),
+            ("grants_selecting", text(self.grants_selecting.iter().map(|(k, v)| (k, set(v))))),
+            ("grants_on", text(self.grants_on.iter().map(|(k, v)| (k, set(v))))),
+            ("audiences", text(self.audiences.iter().map(|(k, v)| (k, set(v))))),
+            ("leaked notes", text(leaked.map(|u| (u, vec![0])))),
+        ]
+        .into()
+    }
+
+    /// A world of the same objects, taken in anew.
+    pub(crate) fn rebuilt(&self) -> Self {
+        use super::{Object, Origin};
+        let mut world = Self::new(self.config.clone());
+        let agents = self.agents().cloned().map(|o| Object::Agent(Box::new(o)));
+        let resources = self.resources().cloned().map(|o| Object::Resource(Box::new(o)));
+        let grants = self.grants().cloned().map(|o| Object::Grant(Box::new(o)));
+        let secrets = self.secrets().cloned().map(|o| Object::Secret(Box::new(o)));
+        agents.chain(resources).chain(grants).chain(secrets).for_each(|o| world.take(o, Origin::Watch));
+        world
+    }
+}

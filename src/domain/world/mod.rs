@@ -343,17 +343,6 @@ impl World {
         count
     }
 
-    /// Marks the agents that are not Ready: what they waited for may be there now.
-    pub fn mark_unissued(&mut self) {
-        let agents: Vec<_> = self
-            .agents
-            .iter()
-            .filter(|(_, a)| a.status.condition("Ready").is_none_or(|c| c.status != Some(true)))
-            .map(|(k, _)| (Work::Agent(k.clone()), Lane::Paced))
-            .collect();
-        self.dirty.extend(agents);
-    }
-
     /// Marks every trust ConfigMap to be looked at.
     pub fn mark_trust(&mut self) {
         let namespaces = self.trust_namespaces();
@@ -382,3 +371,6 @@ impl World {
         self.dirty.extend(agents.into_iter().map(|k| (Work::Agent(k), lane)));
     }
 }
+
+#[cfg(test)]
+mod tests;

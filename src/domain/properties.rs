@@ -1,0 +1,334 @@
+//! Whatever happens in whatever order: what holds always.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::plan::{AgentStep, SecretStep};
+use super::testing::{Cluster, uid_of};
+use super::*;
+use crate::api::IDENTITY_KEY;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Agent { ns: u8, name: u8, bound: u8, secret: u8, label: bool, suspend: bool, life: u8, expires: u8 },
+    Grant { ns: u8, name: u8, agents: u8, resource: u8, rights: u8, times: u8, file: u8 },
+    Resource { name: u8, audience: u8, offer: u8, allow: u8, life: u8 },
+    Namespace { ns: u8, team: bool },
+    Bound { pod: bool, ns: u8, name: u8, finished: bool, selected: bool },
+    Delete { what: u8, ns: u8, name: u8 },
+    Drift { nth: u8, what: u8 },
+    Copy { nth: u8, ns: u8, name: u8 },
+    Foreign { ns: u8, name: u8, there: bool },
+    Advance(u16),
+    Lose(u8),
+    Find,
+    KeyGone,
+    KeysDown(bool),
+    Relist(u8),
+    Restart,
+    Dies(u8),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let (ns, name) = (0..2u8, 0..3u8);
+    prop_oneof![
+        6 => (ns.clone(), name.clone(), 0..7u8, 0..4u8, any::<bool>(), prop::bool::weighted(0.2), 0..3u8, 0..6u8)
+            .prop_map(|(ns, name, bound, secret, label, suspend, life, expires)| Op::Agent {
+                ns, name, bound, secret, label, suspend, life, expires
+            }),
+        6 => (ns.clone(), name.clone(), 0..5u8, 0..3u8, 0..8u8, 0..5u8, 0..3u8)
+            .prop_map(|(ns, name, agents, resource, rights, times, file)| Op::Grant {
+                ns, name, agents, resource, rights, times, file
+            }),
+        4 => (name.clone(), 0..2u8, 0..4u8, 0..6u8, 0..3u8)
+            .prop_map(|(name, audience, offer, allow, life)| Op::Resource { name, audience, offer, allow, life }),
+        2 => (ns.clone(), any::<bool>()).prop_map(|(ns, team)| Op::Namespace { ns, team }),
+        4 => (any::<bool>(), ns.clone(), 0..2u8, prop::bool::weighted(0.2), prop::bool::weighted(0.8))
+            .prop_map(|(pod, ns, name, finished, selected)| Op::Bound { pod, ns, name, finished, selected }),
+        4 => (0..7u8, ns.clone(), name.clone()).prop_map(|(what, ns, name)| Op::Delete { what, ns, name }),
+        2 => (any::<u8>(), 0..5u8).prop_map(|(nth, what)| Op::Drift { nth, what }),
+        1 => (any::<u8>(), ns.clone(), name.clone()).prop_map(|(nth, ns, name)| Op::Copy { nth, ns, name }),
+        1 => (ns, name, any::<bool>()).prop_map(|(ns, name, there)| Op::Foreign { ns, name, there }),
+        3 => (0..5_000u16).prop_map(Op::Advance),
+        2 => any::<u8>().prop_map(Op::Lose),
+        2 => Just(Op::Find),
+        1 => Just(Op::KeyGone),
+        1 => any::<bool>().prop_map(Op::KeysDown),
+        1 => any::<u8>().prop_map(Op::Relist),
+        1 => Just(Op::Restart),
+        2 => (0..4u8).prop_map(Op::Dies),
+    ]
+}
+
+fn after(c: &Cluster, seconds: i64) -> String {
+    (c.now + jiff::SignedDuration::from_secs(seconds)).to_string()
+}
+
+fn nth_secret(c: &Cluster, nth: u8) -> Option<Key> {
+    let n = c.secrets.len();
+    (n > 0).then(|| c.secrets.keys().nth(usize::from(nth) % n).cloned()).flatten()
+}
+
+fn perform(c: &mut Cluster, op: &Op) {
+    match *op {
+        Op::Agent { ns, name, bound, secret, label, suspend, life, expires } => {
+            c.namespace(&format!("n{ns}"), &[]);
+            let pod = c.bound.get(&("v1/Pod".into(), Key::new(format!("n{ns}"), "o0"))).map(|o| o.meta.uid);
+            let bound = match (bound, pod) {
+                (1, _) => "boundObjectRef: {apiVersion: v1, kind: Pod, name: o0}".to_owned(),
+                (2, _) => "boundObjectRef: {apiVersion: v1, kind: Pod, name: o1}".to_owned(),
+                (3, _) => "boundObjectRef: {apiVersion: apps/v1, kind: Deployment, name: o0}".to_owned(),
+                (4, Some(uid)) => {
+                    format!("boundObjectRef: {{apiVersion: v1, kind: Pod, name: o0, uid: {uid}}}")
+                }
+                (5, _) => "boundObjectRef: {apiVersion: v1, kind: Secret, name: o0}".to_owned(),
+                _ => "displayName: free".to_owned(),
+            };
+            let secret = if secret == 0 { "secretName: shared" } else { "description: own" };
+            let life = ["10m", "1h", "3h"][usize::from(life)];
+            let expires = match expires {
+                0 => format!("expiresAt: {}", after(c, 700)),
+                1 => format!("expiresAt: {}, ttlSecondsAfterExpired: 100", after(c, 400)),
+                2 => format!("expiresAt: {}", after(c, -5)),
+                _ => "sponsors: []".to_owned(),
+            };
+            c.apply(&format!(
+                "{{kind: AgentIdentity, metadata: {{name: a{name}, namespace: n{ns}, labels: {{l: \"{label}\"}}}}, \
+                 spec: {{{bound}, {secret}, suspend: {suspend}, tokenLifetime: {life}, {expires}}}}}"
+            ));
+        }
+        Op::Grant { ns, name, agents, resource, rights, times, file } => {
+            let agents = [
+                "{names: [a0]}",
+                "{names: [a1, a2]}",
+                "{selector: {}}",
+                "{selector: {matchLabels: {l: \"true\"}}}",
+                "{names: [a0, a1, a2, a9]}",
+            ][usize::from(agents)];
+            let rights = [
+                "{}",
+                "{roles: [r0]}",
+                "{roles: [r0, r1]}",
+                "{scopes: [s0]}",
+                "{roles: [r1, r9]}",
+                "{roles: [r9]}",
+                "{roles: [r0], scopes: [s0, s1]}",
+                "{scopes: [s9], roles: [r1]}",
+            ][usize::from(rights)];
+            let times = match times {
+                0 => format!("expiresAt: {}", after(c, 800)),
+                1 => format!("notBefore: {}", after(c, 500)),
+                _ => "notBefore: 2020-01-01T00:00:00Z".to_owned(),
+            };
+            let file = ["", ", secretKey: x.jwt", ", secretKey: y.jwt"][usize::from(file)];
+            c.apply(&format!(
+                "{{kind: AgentGrant, metadata: {{name: g{name}, namespace: n{ns}}}, \
+                 spec: {{agents: {agents}, resource: r{resource}, application: {rights}, {times}{file}}}}}"
+            ));
+        }
+        Op::Resource { name, audience, offer, allow, life } => {
+            let offer = [
+                "roles: [{name: r0}, {name: r1}], scopes: [{name: s0}, {name: s1}]",
+                "roles: [{name: r0}]",
+                "scopes: [{name: s0}]",
+                "roles: [{name: r0}, {name: r1}, {name: r9}]",
+            ][usize::from(offer)];
+            let allow = [
+                "[{namespaceSelector: {}}]",
+                "[{namespaceSelector: {matchLabels: {team: a}}}]",
+                "[{namespaceSelector: {}, roles: [r0]}, {namespaceSelector: {matchLabels: {team: a}}, scopes: [s0]}]",
+                "[]",
+                "[{namespaceSelector: {}, roles: [r1]}, {namespaceSelector: {}, roles: [r0], scopes: []}]",
+                "[{namespaceSelector: {}, roles: [r0, r1]}]",
+            ][usize::from(allow)];
+            let life = ["5m", "15m", "24h"][usize::from(life)];
+            c.apply(&format!(
+                "{{kind: AgentResource, metadata: {{name: r{name}}}, \
+                 spec: {{audience: \"https://{audience}.example.com\", {offer}, allow: {allow}, maxTokenLifetime: {life}}}}}"
+            ));
+        }
+        Op::Namespace { ns, team } => {
+            c.namespace(&format!("n{ns}"), if team { &[("team", "a")] } else { &[] })
+        }
+        Op::Bound { pod, ns, name, finished, selected } => {
+            let kind = if pod { "v1/Pod" } else { "apps/v1/Deployment" };
+            c.bound(kind, &Key::new(format!("n{ns}"), format!("o{name}")), finished && pod, selected || !pod);
+        }
+        Op::Delete { what, ns, name } => delete(c, what, &format!("n{ns}"), name),
+        Op::Drift { nth, what } => {
+            let Some(key) = nth_secret(c, nth) else { return };
+            let whats =
+                [Changed::Data, Changed::Immutable, Changed::Labels, Changed::Annotations, Changed::Owners];
+            c.drift(&key, whats[usize::from(what)]);
+        }
+        Op::Copy { nth, ns, name } => {
+            let to = Key::new(format!("n{ns}"), format!("a{name}-agentid"));
+            if let Some(key) = nth_secret(c, nth) {
+                c.copy_secret(&key, &to);
+            }
+        }
+        Op::Foreign { ns, name, there } => {
+            let key = Key::new(format!("n{ns}"), format!("a{name}-agentid"));
+            if !there {
+                c.foreign.remove(&key);
+            } else if !c.secrets.contains_key(&key) {
+                c.foreign.insert(key);
+            }
+        }
+        Op::Advance(seconds) => c.advance(i64::from(seconds)),
+        Op::Lose(n) => {
+            let sources = c.sources();
+            c.lose(&sources[usize::from(n) % sources.len()]);
+        }
+        Op::Find => {
+            for source in c.lost.clone() {
+                c.find(&source);
+            }
+        }
+        Op::KeyGone => {
+            c.kid = format!("k{}", c.now.as_second()).into();
+            c.keys.good = std::iter::once(c.kid.clone()).collect();
+            c.world.mark_all();
+        }
+        Op::KeysDown(down) => {
+            c.keys.problem = down.then(|| "the key ring is damaged".into());
+            c.world.mark_all();
+        }
+        Op::Relist(n) => {
+            let sources = c.sources();
+            let source = &sources[usize::from(n) % sources.len()];
+            if !c.lost.contains(source) {
+                c.relist(source);
+            }
+        }
+        Op::Restart => c.restart(),
+        Op::Dies(writes) => c.dies_after = Some(u32::from(writes)),
+    }
+}
+
+fn delete(c: &mut Cluster, what: u8, ns: &str, name: u8) {
+    let key = |prefix: &str| Key::new(ns, format!("{prefix}{name}"));
+    match what {
+        0 => c.delete(&Source::Agents, &key("a")),
+        1 => c.delete(&Source::Grants, &key("g")),
+        2 => c.delete(&Source::Resources, &Key::new("", format!("r{name}"))),
+        3 => c.delete(&Source::Bound("v1/Pod".into()), &key("o")),
+        4 => c.delete(&Source::Bound("apps/v1/Deployment".into()), &key("o")),
+        5 => c.delete(&Source::Secrets, &Key::new(ns, format!("a{name}-agentid"))),
+        _ => {
+            for key in c.agents.keys().filter(|k| &*k.namespace == ns).cloned().collect::<Vec<_>>() {
+                c.delete(&Source::Agents, &key);
+            }
+            c.delete(&Source::Namespaces, &Key::new("", ns))
+        }
+    };
+}
+
+/// The Secrets and their versions.
+fn secrets(c: &Cluster) -> BTreeSet<(Key, u64)> {
+    c.secrets.iter().map(|(k, s)| (k.clone(), s.seen.meta.version)).collect()
+}
+
+/// Time enough for every second look, and the work that comes of it.
+fn settle(c: &mut Cluster) {
+    for _ in 0..3 {
+        c.settle();
+        c.advance(21);
+    }
+    c.settle();
+}
+
+fn check_known(c: &mut Cluster) {
+    for key in c.agents.keys() {
+        let (decision, plan) = c.plan_of(key).unwrap();
+        assert_eq!(plan.secret, SecretStep::Keep, "{key}");
+        assert!(matches!(plan.agent, AgentStep::Keep | AgentStep::Look), "{key}: {:?}", plan.agent);
+        let change = status::agent_status(&c.world, &decision, &plan.credential, c.now);
+        assert_eq!(change, None, "{key}");
+    }
+    for (key, secret) in &c.secrets {
+        let agent = c.agents.values().find(|a| Some(uid_of(&a.metadata)) == secret.seen.agent);
+        assert!(agent.is_some(), "Secret {key} without an agent");
+    }
+    for (key, agent) in &c.agents {
+        let name = agent.spec.secret_name.clone().unwrap_or_else(|| format!("{}-agentid", key.name));
+        let secret = c.secrets.get(&key.sibling(name));
+        let secret = secret.filter(|s| s.seen.agent == Some(uid_of(&agent.metadata)));
+        let allowed = c.oracle_enabled(agent) && c.oracle_bound(agent);
+        let wanted = if allowed { c.oracle_files(agent) } else { Default::default() };
+        let signing = c.keys.problem.is_none();
+        for token in secret.iter().flat_map(|s| &s.tokens).filter(|t| &*t.file != IDENTITY_KEY) {
+            let held = wanted.get(&*token.file).unwrap_or_else(|| panic!("{key}: {token:?} is not held"));
+            let roles = token.entitlement.roles.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+            let scopes = token.entitlement.scopes.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+            assert_eq!((&roles, &scopes), (&held.roles, &held.scopes), "{key}");
+            assert!(held.until.is_none_or(|u| token.exp <= u), "{key}");
+            assert!(!signing || token.exp > c.now, "{key}: {token:?} is dead");
+        }
+        let mut files: BTreeSet<_> = wanted.keys().map(String::as_str).collect();
+        if allowed {
+            files.insert(IDENTITY_KEY);
+        }
+        let there: BTreeSet<_> = secret.iter().flat_map(|s| &s.tokens).map(|t| &*t.file).collect();
+        assert!(there.is_subset(&files), "{key}: {there:?} of {files:?}");
+        if signing {
+            assert_eq!(there, files, "{key}");
+            assert!(!allowed || secret.is_some(), "{key} without its Secret");
+        }
+    }
+    let counts = c.recount();
+    for key in c.grants.keys() {
+        let tally = c.world.grant_tally(key);
+        let counted = counts.get(key).copied().unwrap_or_default();
+        assert_eq!((tally.held, tally.refused), counted, "{key}");
+    }
+    let with_agents: BTreeSet<_> = c.agents.keys().map(|k| k.namespace.clone()).collect();
+    let with_agents: BTreeSet<_> =
+        with_agents.into_iter().filter(|n| c.namespaces.contains_key(&Key::new("", n.clone()))).collect();
+    let with_trust: BTreeSet<_> = c.trust.keys().map(|k| k.namespace.clone()).collect();
+    assert_eq!(with_agents, with_trust);
+    assert_eq!(c.world.indexes(), c.world.rebuilt().indexes());
+}
+
+fn run(ops: &[Op]) {
+    let mut c = Cluster::new();
+    for op in ops {
+        let unknown = Source::CORE.iter().any(|s| *s != Source::Trust && !c.world.is_fresh(s, c.now));
+        let before = secrets(&c);
+        let by_hand = matches!(op, Op::Drift { .. } | Op::Copy { .. } | Op::Delete { what: 5, .. });
+        perform(&mut c, op);
+        settle(&mut c);
+        let still = Source::CORE.iter().any(|s| *s != Source::Trust && !c.world.is_fresh(s, c.now));
+        if unknown && still && !by_hand {
+            assert_eq!(before, secrets(&c), "what is unknown is left as it is: {op:?}");
+        }
+        if c.is_known() {
+            check_known(&mut c);
+        }
+        // Without keys nothing is tried, so a foreign Secret is not found anew.
+        if c.is_known() && c.keys.problem.is_none() {
+            let writes = c.writes;
+            c.restart();
+            c.settle();
+            assert_eq!(c.writes, writes, "a restart writes nothing");
+            check_known(&mut c);
+        }
+    }
+    for source in c.lost.clone() {
+        c.find(&source);
+    }
+    c.keys.problem = None;
+    c.world.mark_all();
+    settle(&mut c);
+    check_known(&mut c);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens(ops in prop::collection::vec(op(), 1..30)) {
+        run(&ops);
+    }
+}

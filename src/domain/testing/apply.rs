@@ -1,0 +1,349 @@
+//! The loop as the operator runs it: dirty work → decide → plan → apply, until nothing is left to do.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+use super::*;
+use crate::api::AgentIdentityStatus;
+use crate::domain::plan::{AgentStep, Issue, Plan, SecretStep, plan};
+use crate::domain::{schedule, status};
+
+/// What was written, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Writes {
+    pub secrets: u32,
+    pub agents: u32,
+    pub statuses: u32,
+    pub trust: u32,
+}
+
+/// Why work was left undone: a write met another state than the world's, or the operator died.
+pub(crate) enum Undone {
+    Refused,
+    /// Something foreign is in the way: plan anew with what is known now.
+    Foreign,
+    Died,
+}
+
+type Done = Result<(), Undone>;
+
+impl Cluster {
+    /// Works until nothing is dirty and nothing due.
+    pub fn settle(&mut self) {
+        let again = std::mem::take(&mut self.retry);
+        let mut queue: BTreeSet<Work> = again;
+        for _ in 0..2_000 {
+            self.deliver();
+            queue.extend(self.world.take_dirty().into_iter().map(|(work, _)| work));
+            let now = self.now;
+            let due: Vec<_> = self.due.iter().filter(|(_, at)| **at <= now).map(|(k, _)| k.clone()).collect();
+            for key in due {
+                self.due.remove(&key);
+                queue.insert(Work::Agent(key));
+            }
+            let Some(work) = queue.pop_first() else { return };
+            let done = match &work {
+                Work::Agent(key) => self.work_on(key, true),
+                Work::Orphan(key) => self.work_on_orphan(key),
+                Work::Trust(namespace) => self.work_on_trust(namespace),
+            };
+            match done {
+                Ok(()) => {}
+                Err(Undone::Refused | Undone::Foreign) => {
+                    self.retry.insert(work);
+                }
+                Err(Undone::Died) => {
+                    self.restart();
+                    queue.clear();
+                }
+            }
+        }
+        panic!("the work does not come to an end: {queue:?}");
+    }
+
+    /// Whether the world may be behind the API server.
+    pub fn is_known(&self) -> bool {
+        self.lost.is_empty()
+    }
+
+    fn alive(&mut self) -> Done {
+        match &mut self.dies_after {
+            Some(0) => return Err(Undone::Died),
+            Some(n) => *n -= 1,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// What the operator would do now.
+    pub fn plan_of(&self, key: &Key) -> Option<(Decision, Plan)> {
+        let decision = decide(&self.world, key, self.now)?;
+        let plan = plan(&self.world, &decision, &self.keys, self.now)?;
+        Some((decision, plan))
+    }
+
+    fn work_on(&mut self, key: &Key, may_look: bool) -> Done {
+        self.due.remove(key);
+        let Some((decision, plan)) = self.plan_of(key) else { return Ok(()) };
+        self.world.record_holdings(key, decision.holdings());
+        let uid = decision.uid;
+        match &plan.agent {
+            AgentStep::Confirm(object) => {
+                self.get_bound(key, Some(*object));
+                return if may_look { self.work_on(key, false) } else { Err(Undone::Refused) };
+            }
+            AgentStep::Look if may_look => {
+                self.get_bound(key, None);
+                return self.work_on(key, false);
+            }
+            AgentStep::Own(object) => self.own(key, uid, *object)?,
+            _ => {}
+        }
+        match self.write_secret(plan.secret) {
+            Err(Undone::Foreign) => return self.work_on(key, false),
+            done => done?,
+        }
+        if matches!(plan.agent, AgentStep::Delete(_)) {
+            if self.agents.get(key).is_some_and(|a| uid_of(&a.metadata) == uid) {
+                self.alive()?;
+                self.writes.agents += 1;
+                self.delete(&Source::Agents, key);
+            }
+            self.world.remove(&Source::Agents, key, uid, 0);
+            return Ok(());
+        }
+        if let Some(change) = status::agent_status(&self.world, &decision, &plan.credential, self.now) {
+            self.write_status(key, uid, change.status)?;
+        }
+        if let Some(wake) = plan.wake {
+            assert!(wake > self.now, "{key} would be woken without end: {wake} at {}", self.now);
+            self.due.insert(key.clone(), wake);
+        }
+        Ok(())
+    }
+
+    /// A GET of what an agent is bound to.
+    fn get_bound(&mut self, agent: &Key, gone: Option<Uid>) {
+        let bound = self.world.agent(agent).and_then(|a| a.bound.clone()).unwrap();
+        let key = agent.sibling(bound.name.clone());
+        let there = self.bound.get(&(bound.kind.clone(), key.clone())).cloned();
+        let uid = there.as_ref().map(|o| o.meta.uid);
+        if let Some(gone) = gone.filter(|g| uid != Some(*g)) {
+            self.world.note_gone(&bound.kind, &key, gone);
+        }
+        match there {
+            Some(object) => {
+                self.world.take(Object::Bound(bound.kind, Box::new(object)), Origin::Answer);
+            }
+            None => {
+                if let Some(old) = self.world.bound_object(&bound.kind, &key).map(|o| o.meta.uid) {
+                    self.world.remove(&Source::Bound(bound.kind), &key, old, 0);
+                }
+            }
+        }
+    }
+
+    fn own(&mut self, key: &Key, uid: Uid, object: Uid) -> Done {
+        self.alive()?;
+        let version = self.next_version();
+        let Some(agent) = self.agents.get_mut(key).filter(|a| uid_of(&a.metadata) == uid) else {
+            return Err(Undone::Refused);
+        };
+        agent.metadata.resource_version = Some(version.to_string());
+        agent
+            .metadata
+            .owner_references
+            .get_or_insert_default()
+            .push(OwnerReference { uid: object.to_string(), ..OwnerReference::default() });
+        self.answer_agent(key);
+        self.writes.agents += 1;
+        Ok(())
+    }
+
+    fn write_status(&mut self, key: &Key, uid: Uid, status: AgentIdentityStatus) -> Done {
+        self.alive()?;
+        let version = self.next_version();
+        let Some(agent) = self.agents.get_mut(key).filter(|a| uid_of(&a.metadata) == uid) else {
+            return Err(Undone::Refused);
+        };
+        for old in agent.status.iter().flat_map(|s| &s.conditions) {
+            let new = status.conditions.iter().find(|c| c.type_ == old.type_).unwrap();
+            let moved = old.last_transition_time != new.last_transition_time;
+            assert!(!moved || old.status != new.status, "{key}: {old:?} {new:?}");
+        }
+        agent.metadata.resource_version = Some(version.to_string());
+        agent.status = Some(status);
+        self.answer_agent(key);
+        self.writes.statuses += 1;
+        Ok(())
+    }
+
+    fn answer_agent(&mut self, key: &Key) {
+        let object = Self::agent_object(&self.agents[key]);
+        self.world.take(object.clone(), Origin::Answer);
+        self.put(Source::Agents, object);
+    }
+
+    fn write_secret(&mut self, step: SecretStep) -> Done {
+        match step {
+            SecretStep::Keep => Ok(()),
+            SecretStep::Create(issue) => self.create(&issue),
+            SecretStep::Update(uid, issue, _) => {
+                let key = issue.agent.sibling(issue.secret.clone());
+                self.alive()?;
+                let Some(old) = self.secrets.get(&key).filter(|s| s.seen.meta.uid == uid) else {
+                    return Err(Undone::Refused);
+                };
+                let immutable = old.seen.drift.as_ref().is_some_and(|d| d.what == Changed::Immutable);
+                assert!(!immutable, "an immutable Secret can't be written");
+                let meta = old.seen.meta.clone();
+                self.store(meta, &issue);
+                Ok(())
+            }
+            SecretStep::Recreate(uid, issue, _) => {
+                let key = issue.agent.sibling(issue.secret.clone());
+                self.delete_secret(&key, uid)?;
+                self.create(&issue)
+            }
+            SecretStep::Strip(uid, issue, files) => {
+                let key = issue.agent.sibling(issue.secret.clone());
+                self.alive()?;
+                let version = self.next_version();
+                let Some(stored) = self.secrets.get_mut(&key).filter(|s| s.seen.meta.uid == uid) else {
+                    return Err(Undone::Refused);
+                };
+                stored.seen.meta.version = version;
+                let kept = stored.seen.tokens.iter().filter(|(f, _)| !files.contains(f)).cloned();
+                stored.seen.tokens = kept.collect();
+                stored.tokens.retain(|t| !files.iter().any(|f| **f == *t.file));
+                self.answer_secret(&key);
+                Ok(())
+            }
+            SecretStep::Delete(uid) => {
+                let key = self.secrets.iter().find(|(_, s)| s.seen.meta.uid == uid).map(|(k, _)| k.clone());
+                key.map_or(Ok(()), |key| self.delete_secret(&key, uid))
+            }
+        }
+    }
+
+    fn delete_secret(&mut self, key: &Key, uid: Uid) -> Done {
+        self.alive()?;
+        if self.secrets.get(key).is_some_and(|s| s.seen.meta.uid == uid) {
+            self.delete(&Source::Secrets, key);
+            self.writes.secrets += 1;
+        }
+        self.world.remove(&Source::Secrets, key, uid, 0);
+        Ok(())
+    }
+
+    fn create(&mut self, issue: &Issue) -> Done {
+        self.alive()?;
+        let key = issue.agent.sibling(issue.secret.clone());
+        if self.foreign.contains(&key) {
+            let foreign = Foreign { what: "a Secret of type Opaque".into(), checked: self.now };
+            self.world.note_foreign(&key, Some(foreign));
+            return Err(Undone::Foreign);
+        }
+        if self.secrets.contains_key(&key) {
+            return Err(Undone::Refused);
+        }
+        let meta = self.new_meta(&key);
+        self.store(meta, issue);
+        Ok(())
+    }
+
+    fn store(&mut self, mut meta: Meta, issue: &Issue) {
+        let key = meta.key.clone();
+        meta.version = self.next_version();
+        let now = self.now;
+        let tokens: Vec<_> = issue
+            .tokens
+            .iter()
+            .map(|t| {
+                let end = now + SignedDuration::from_secs(i64::from(t.entitlement.lifetime));
+                let exp = t.entitlement.not_after.map_or(end, |n| n.min(end));
+                Minted { file: t.file.clone(), entitlement: t.entitlement.clone(), iat: now, exp }
+            })
+            .collect();
+        let withdrawn = tokens.is_empty();
+        let seen = Credentials {
+            meta,
+            agent: Some(issue.uid),
+            plan: issue.plan,
+            tokens: tokens.iter().map(|t| ((*t.file).into(), t.entitlement.digest())).collect(),
+            kids: if withdrawn { Box::default() } else { [self.kid.clone()].into() },
+            renew_at: if withdrawn {
+                Timestamp::MAX
+            } else {
+                schedule::renew_at(issue.uid, now, issue.lifetime)
+            },
+            expires_at: tokens.iter().map(|t| t.exp).min().unwrap_or(Timestamp::MAX),
+            drift: None,
+        };
+        if self.is_known() {
+            self.check_minted(&issue.agent, &tokens);
+        }
+        self.secrets.insert(key.clone(), Stored { seen, tokens });
+        self.answer_secret(&key);
+    }
+
+    fn answer_secret(&mut self, key: &Key) {
+        self.writes.secrets += 1;
+        let object = Object::Secret(Box::new(self.secrets[key].seen.clone()));
+        self.world.take(object.clone(), Origin::Answer);
+        self.put(Source::Secrets, object);
+    }
+
+    fn work_on_orphan(&mut self, key: &Key) -> Done {
+        let Some(secret) = self.world.secret(key) else { return Ok(()) };
+        if !self.world.is_orphan(secret) {
+            return Ok(());
+        }
+        if Source::CORE.iter().any(|s| !self.world.is_fresh(s, self.now)) {
+            return Err(Undone::Refused);
+        }
+        let uid = secret.meta.uid;
+        self.delete_secret(key, uid)
+    }
+
+    fn work_on_trust(&mut self, namespace: &Arc<str>) -> Done {
+        if Source::CORE.iter().any(|s| !self.world.is_fresh(s, self.now)) {
+            return Err(Undone::Refused);
+        }
+        let key = Key::new(namespace.clone(), crate::api::TRUST_NAME);
+        match (self.world.wants_trust(namespace), self.trust.contains_key(&key)) {
+            (true, false) => {
+                self.alive()?;
+                let trust = Trust { meta: self.new_meta(&key), ours: true, digest: Digest::default() };
+                self.writes.trust += 1;
+                self.world.take(Object::Trust(Box::new(trust.clone())), Origin::Answer);
+                self.put(Source::Trust, Object::Trust(Box::new(trust.clone())));
+                self.trust.insert(key, trust);
+            }
+            (false, true) => {
+                self.alive()?;
+                self.writes.trust += 1;
+                self.delete(&Source::Trust, &key);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What every grant's counts must be, by going over all agents.
+    pub fn recount(&self) -> BTreeMap<Key, (i64, i64)> {
+        let mut counts = BTreeMap::<Key, (i64, i64)>::new();
+        for agent in self.world.agents() {
+            let decision = decide(&self.world, &agent.meta.key, self.now).unwrap();
+            for holding in decision.holdings() {
+                let n = counts.entry(agent.meta.key.sibling(holding.grant)).or_default();
+                match holding.state {
+                    crate::api::GrantState::Refused => n.1 += 1,
+                    _ => n.0 += 1,
+                }
+            }
+        }
+        counts
+    }
+}

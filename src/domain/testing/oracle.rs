@@ -1,0 +1,161 @@
+//! What an agent may hold, said a second time and simply, from the objects on the API server alone. Nothing of
+//! `decide` is used.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+
+/// What one token may say at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub audience: String,
+    pub roles: BTreeSet<String>,
+    pub scopes: BTreeSet<String>,
+    pub seconds: i64,
+    pub until: Option<Timestamp>,
+}
+
+fn seconds(text: Option<&String>) -> Option<i64> {
+    text.map(|t| i64::from(crate::api::parse_seconds(t).unwrap()))
+}
+
+fn set<'a>(names: impl IntoIterator<Item = &'a String>) -> BTreeSet<String> {
+    names.into_iter().cloned().collect()
+}
+
+fn secret_name(agent: &AgentIdentity) -> String {
+    let name = agent.metadata.name.as_deref().unwrap();
+    agent.spec.secret_name.clone().unwrap_or_else(|| format!("{name}-agentid"))
+}
+
+fn age(meta: &ObjectMeta) -> (Timestamp, Uid) {
+    (meta.creation_timestamp.as_ref().unwrap().0, uid_of(meta))
+}
+
+impl Cluster {
+    /// Whether an agent may hold anything, what it is bound to apart.
+    pub fn oracle_enabled(&self, agent: &AgentIdentity) -> bool {
+        let ns = agent.metadata.namespace.as_deref().unwrap();
+        let rivals = self.agents.values().filter(|a| {
+            a.metadata.namespace == agent.metadata.namespace && secret_name(a) == secret_name(agent)
+        });
+        let oldest = rivals.min_by_key(|a| age(&a.metadata)).unwrap();
+        self.namespaces.contains_key(&Key::new("", ns))
+            && oldest.metadata.uid == agent.metadata.uid
+            && agent.spec.expires_at.as_ref().is_none_or(|t| t.0 > self.now)
+            && agent.spec.suspend != Some(true)
+            && !self.foreign.contains(&Key::new(ns, secret_name(agent)))
+    }
+
+    /// Whether what an agent is bound to is there.
+    pub fn oracle_bound(&self, agent: &AgentIdentity) -> bool {
+        let Some(bound) = &agent.spec.bound_object_ref else { return true };
+        let key = Key::new(agent.metadata.namespace.as_deref().unwrap(), bound.name.as_str());
+        let kind = kind_name(&bound.api_version, &bound.kind);
+        if !self.world.config().bound_kinds.iter().any(|k| kind_name(&k.api_version, &k.kind) == kind) {
+            return false;
+        }
+        let Some(object) = self.bound.get(&(kind, key)) else { return false };
+        let known = agent.status.as_ref().and_then(|s| s.bound_object_uid.clone());
+        let exact = bound.uid.clone().or(if bound.kind == "Pod" { known } else { None });
+        !object.unselected && !object.finished && exact.is_none_or(|u| u == object.meta.uid.to_string())
+    }
+
+    /// The files that an agent must have beside its identity token.
+    pub fn oracle_files(&self, agent: &AgentIdentity) -> BTreeMap<String, Held> {
+        let mut files = BTreeMap::new();
+        let mut grants: Vec<_> =
+            self.grants.values().filter(|g| g.metadata.namespace == agent.metadata.namespace).collect();
+        grants.sort_by_key(|g| age(&g.metadata));
+        let mut taken = BTreeSet::new();
+        for grant in grants {
+            let named =
+                grant.spec.agents.names.iter().flatten().any(|n| Some(n) == agent.metadata.name.as_ref());
+            let labels = agent.metadata.labels.clone().unwrap_or_default();
+            let label = |k: &str| labels.get(k).map(String::as_str);
+            let selected = grant.spec.agents.selector.as_ref().is_some_and(|s| s.matches(label));
+            let over = grant.spec.expires_at.as_ref().is_some_and(|t| t.0 <= self.now);
+            let Some(file) = &grant.spec.secret_key else { continue };
+            if over || !(named || selected) || !taken.insert(file.clone()) {
+                continue;
+            }
+            if grant.spec.not_before.as_ref().is_some_and(|t| t.0 > self.now) {
+                continue;
+            }
+            if let Some(held) = self.oracle_held(agent, grant)
+                && held.seconds >= 600
+            {
+                files.insert(file.clone(), held);
+            }
+        }
+        files
+    }
+
+    fn oracle_held(&self, agent: &AgentIdentity, grant: &AgentGrant) -> Option<Held> {
+        let resource = self.resources.get(&Key::new("", grant.spec.resource.as_str()))?;
+        let rivals = self.resources.values().filter(|r| r.spec.audience == resource.spec.audience);
+        let oldest = rivals.min_by_key(|r| age(&r.metadata))?;
+        if oldest.metadata.uid != resource.metadata.uid {
+            return None;
+        }
+        let namespace = self.namespaces.get(&Key::new("", grant.metadata.namespace.as_deref()?))?;
+        let (mut roles, mut scopes, mut allowed) = (BTreeSet::new(), BTreeSet::new(), false);
+        for entry in &resource.spec.allow {
+            if !entry.namespace_selector.matches(|k| namespace.labels.get(k)) {
+                continue;
+            }
+            allowed = true;
+            if entry.roles.is_none() && entry.scopes.is_none() {
+                roles.extend(resource.spec.roles.iter().map(|o| o.name.clone()));
+                scopes.extend(resource.spec.scopes.iter().map(|o| o.name.clone()));
+            }
+            roles.extend(entry.roles.iter().flatten().cloned());
+            scopes.extend(entry.scopes.iter().flatten().cloned());
+        }
+        if !allowed {
+            return None;
+        }
+        let offered_roles = set(resource.spec.roles.iter().map(|o| &o.name));
+        let offered_scopes = set(resource.spec.scopes.iter().map(|o| &o.name));
+        let asked = grant.spec.application.as_ref()?;
+        roles.retain(|r| offered_roles.contains(r) && asked.roles.contains(r));
+        scopes.retain(|s| offered_scopes.contains(s) && asked.scopes.contains(s));
+        if roles.is_empty() && scopes.is_empty() && !(asked.roles.is_empty() && asked.scopes.is_empty()) {
+            return None;
+        }
+        let own = seconds(agent.spec.token_lifetime.as_ref()).unwrap_or(3600).clamp(600, 86_400);
+        let most = seconds(resource.spec.max_token_lifetime.as_ref()).unwrap_or(i64::MAX);
+        let ends = [&grant.spec.expires_at, &agent.spec.expires_at];
+        let until = ends.into_iter().flatten().map(|t| t.0).min();
+        let audience = resource.spec.audience.clone();
+        Some(Held { audience, roles, scopes, seconds: own.min(most), until })
+    }
+
+    /// No token is minted that says more, or lives longer, than what is granted and allowed at this moment.
+    pub fn check_minted(&self, agent: &Key, tokens: &[Minted]) {
+        let Some(agent) = self.agents.get(agent) else {
+            assert!(tokens.is_empty(), "minted for an agent that is gone: {agent}");
+            return;
+        };
+        if !tokens.is_empty() {
+            assert!(self.oracle_enabled(agent) && self.oracle_bound(agent), "minted for {agent:?}");
+        }
+        let files = self.oracle_files(agent);
+        for token in tokens {
+            assert!(token.iat == self.now && token.exp > self.now, "{token:?}");
+            assert!(agent.spec.expires_at.as_ref().is_none_or(|t| token.exp <= t.0), "{token:?}");
+            if &*token.file == crate::api::IDENTITY_KEY {
+                assert_eq!(&*token.entitlement.audience, "https://agentid.example.com");
+                assert!(token.entitlement.roles.is_empty() && token.entitlement.scopes.is_empty());
+                continue;
+            }
+            let held = files.get(&*token.file).unwrap_or_else(|| panic!("not held: {token:?}"));
+            let entitlement = &token.entitlement;
+            assert_eq!(*entitlement.audience, *held.audience);
+            assert!(entitlement.roles.iter().all(|r| held.roles.contains(&**r)), "{token:?} {held:?}");
+            assert!(entitlement.scopes.iter().all(|s| held.scopes.contains(&**s)), "{token:?} {held:?}");
+            assert!(token.exp.duration_since(token.iat).as_secs() <= held.seconds, "{token:?} {held:?}");
+            assert!(held.until.is_none_or(|u| token.exp <= u), "{token:?} {held:?}");
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Who is marked by what, and whom an agent lives and dies with.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::domain::Changed;
+use crate::domain::decide::Standing;
+use crate::domain::plan::{AgentStep, Cause, SecretStep};
+use crate::domain::testing::{Cluster, GRANT, RESOURCE};
+
+fn agent(name: &str, ns: &str, more: &str) -> String {
+    format!(
+        "{{kind: AgentIdentity, metadata: {{name: {name}, namespace: {ns}, labels: {{l: {name}}}}}, spec: {{{more}}}}}"
+    )
+}
+
+/// Agents a, b, c in `ns` and d in `other`, a granted by name, c by label.
+fn quiet() -> Cluster {
+    let mut c = Cluster::example();
+    c.namespace("other", &[]);
+    for (name, ns) in [("a", "ns"), ("b", "ns"), ("c", "ns"), ("d", "other")] {
+        c.apply(&agent(name, ns, ""));
+    }
+    c.apply(
+        &GRANT.replace("name: g,", "name: h,").replace("{names: [a]}", "{selector: {matchLabels: {l: c}}}"),
+    );
+    c.settle();
+    assert_eq!(marked(&mut c), [""; 0]);
+    c
+}
+
+fn marked(c: &mut Cluster) -> Vec<String> {
+    c.deliver();
+    let marks: BTreeSet<String> = c
+        .world
+        .take_dirty()
+        .into_iter()
+        .map(|(work, lane)| match work {
+            Work::Agent(k) => format!("{lane:?} {k}"),
+            Work::Orphan(k) => format!("{lane:?} orphan {k}"),
+            Work::Trust(n) => format!("{lane:?} trust {n}"),
+        })
+        .collect();
+    marks.into_iter().collect()
+}
+
+#[test]
+fn each_change_marks_whom_it_touches() {
+    type Change = fn(&mut Cluster);
+    let rows: &[(&str, Change, &[&str])] = &[
+        ("suspend", |c| drop(c.apply(&agent("a", "ns", "suspend: true"))), &["Urgent ns/a"]),
+        ("repeat", |c| drop(c.apply(&agent("a", "ns", ""))), &[]),
+        (
+            "allowance",
+            |c| drop(c.apply(&RESOURCE.replace("team: a", "team: b"))),
+            &["Urgent ns/a", "Urgent ns/c"],
+        ),
+        (
+            "a role's description",
+            |c| drop(c.apply(&RESOURCE.replace("name: writer", "name: writer, description: x"))),
+            &[],
+        ),
+        ("a grant's roles", |c| drop(c.apply(&GRANT.replace("[reader]", "[writer]"))), &["Urgent ns/a"]),
+        (
+            "a grant's agents",
+            |c| drop(c.apply(&GRANT.replace("[a]", "[b]"))),
+            &["Urgent ns/a", "Urgent ns/b"],
+        ),
+        ("a grant goes", |c| drop(c.delete(&Source::Grants, &Key::new("ns", "h"))), &["Urgent ns/c"]),
+        (
+            "a resource goes",
+            |c| drop(c.delete(&Source::Resources, &Key::new("", "res"))),
+            &["Urgent ns/a", "Urgent ns/c"],
+        ),
+        (
+            "another resource",
+            |c| drop(c.apply(&RESOURCE.replace("name: res}", "name: x}").replace("res.ex", "x.ex"))),
+            &[],
+        ),
+        (
+            "a namespace's labels",
+            |c| c.namespace("other", &[("team", "a")]),
+            &["Urgent other/d", "Urgent trust other"],
+        ),
+        ("the same labels", |c| c.namespace("other", &[]), &[]),
+        ("a Secret is edited", |c| c.drift(&Key::new("ns", "b-agentid"), Changed::Data), &["Urgent ns/b"]),
+        (
+            "a Secret goes",
+            |c| drop(c.delete(&Source::Secrets, &Key::new("ns", "b-agentid"))),
+            &["Urgent ns/b"],
+        ),
+        (
+            "a copy",
+            |c| c.copy_secret(&Key::new("ns", "b-agentid"), &Key::new("ns", "stray")),
+            &["Urgent orphan ns/stray"],
+        ),
+        (
+            "a copy elsewhere",
+            |c| c.copy_secret(&Key::new("ns", "b-agentid"), &Key::new("other", "b-agentid")),
+            &["Urgent orphan other/b-agentid"],
+        ),
+        (
+            "an agent goes",
+            |c| drop(c.delete(&Source::Agents, &Key::new("ns", "b"))),
+            &["Urgent ns/b", "Urgent orphan ns/b-agentid"],
+        ),
+        (
+            "the last agent goes",
+            |c| drop(c.delete(&Source::Agents, &Key::new("other", "d"))),
+            &["Urgent orphan other/d-agentid", "Urgent other/d", "Urgent trust other"],
+        ),
+        (
+            "a pod that nobody is bound to",
+            |c| drop(c.bound("v1/Pod", &Key::new("ns", "p"), false, true)),
+            &[],
+        ),
+        ("a relist", |c| c.sources().iter().for_each(|s| c.relist(s)), &[]),
+        (
+            "a relist that lacks one",
+            |c| {
+                c.lose(&Source::Grants);
+                c.delete(&Source::Grants, &Key::new("ns", "h"));
+                c.find(&Source::Grants);
+            },
+            &["Urgent ns/c"],
+        ),
+        (
+            "the trust ConfigMap goes",
+            |c| drop(c.delete(&Source::Trust, &Key::new("ns", "agentid-trust"))),
+            &["Urgent trust ns"],
+        ),
+    ];
+    for (what, change, wanted) in rows {
+        let mut c = quiet();
+        change(&mut c);
+        assert_eq!(marked(&mut c), *wanted, "{what}");
+    }
+}
+
+#[test]
+fn our_own_writes_mark_nothing_more() {
+    let mut c = quiet();
+    c.apply(&agent("b", "ns", "suspend: true"));
+    c.settle();
+    assert_eq!(c.files("ns", "b-agentid").unwrap(), [""; 0]);
+    assert_eq!(marked(&mut c), [""; 0]);
+    // A status that somebody else has changed is put right, without haste.
+    let b = Key::new("ns", "b");
+    let mut object = c.agents[&b].clone();
+    object.metadata.resource_version = Some("999999".to_owned());
+    object.status.as_mut().unwrap().grants_held = Some("9/9".to_owned());
+    c.world.take(Object::Agent(Box::new((&object).try_into().unwrap())), Origin::Watch);
+    assert_eq!(marked(&mut c), ["Paced ns/b"]);
+}
+
+#[test]
+fn a_wide_change_is_paced() {
+    for (n, lane) in [(64, Lane::Urgent), (65, Lane::Paced)] {
+        let mut c = Cluster::new();
+        c.namespace("ns", &[("team", "a")]);
+        (0..n).for_each(|i| drop(c.apply(&agent(&format!("a{i}"), "ns", ""))));
+        c.apply(RESOURCE);
+        c.apply(&GRANT.replace("{names: [a]}", "{selector: {}}"));
+        c.settle();
+        c.apply(&RESOURCE.replace("team: a", "team: b"));
+        c.deliver();
+        let marks = c.world.take_dirty();
+        assert_eq!((marks.len(), marks.iter().all(|(_, l)| *l == lane)), (n, true));
+    }
+}
+
+#[test]
+fn ghosts_do_not_come_back() {
+    let mut c = quiet();
+    let b = Key::new("ns", "b");
+    let late: crate::domain::Agent = (&c.agents[&b]).try_into().unwrap();
+    c.delete(&Source::Agents, &b);
+    c.settle();
+    assert!(!c.secrets.contains_key(&Key::new("ns", "b-agentid")));
+    c.world.take(Object::Agent(Box::new(late)), Origin::Answer);
+    assert!(c.world.agent(&b).is_none());
+    assert_eq!(marked(&mut c), [""; 0]);
+}
+
+#[test]
+fn the_last_agent_takes_the_trust_along_and_copies_go() {
+    let mut c = quiet();
+    c.copy_secret(&Key::new("ns", "b-agentid"), &Key::new("ns", "stray"));
+    c.copy_secret(&Key::new("ns", "b-agentid"), &Key::new("other", "stray"));
+    c.delete(&Source::Agents, &Key::new("other", "d"));
+    c.settle();
+    let left: Vec<_> = c.secrets.keys().map(ToString::to_string).collect();
+    assert_eq!(left, ["ns/a-agentid", "ns/b-agentid", "ns/c-agentid"]);
+    assert_eq!(c.trust.keys().map(|k| &*k.namespace).collect::<Vec<_>>(), ["ns"]);
+}
+
+#[test]
+fn a_resource_made_anew_takes_its_audience_along() {
+    let mut c = quiet();
+    c.lose(&Source::Resources);
+    c.delete(&Source::Resources, &Key::new("", "res"));
+    c.apply(&RESOURCE.replace("res.ex", "new.ex"));
+    c.find(&Source::Resources);
+    assert!(c.world.audience_holder(&"https://res.example.com".into()).is_none());
+    assert!(c.world.audience_holder(&"https://new.example.com".into()).is_some());
+    c.settle();
+    let token = &c.secrets[&Key::new("ns", "a-agentid")].tokens[1];
+    assert_eq!(&*token.entitlement.audience, "https://new.example.com");
+}
+
+#[test]
+fn counts_survive_a_grant_made_anew() {
+    let mut c = quiet();
+    c.delete(&Source::Grants, &Key::new("ns", "g"));
+    c.deliver();
+    c.apply(GRANT);
+    c.settle();
+    assert_eq!(c.world.grant_tally(&Key::new("ns", "g")).held, 1);
+    c.delete(&Source::Grants, &Key::new("ns", "g"));
+    c.settle();
+    assert_eq!(c.world.grant_tally(&Key::new("ns", "g")), GrantTally::default());
+}
+
+fn bound(kind: &str, more: &str) -> Cluster {
+    let mut c = Cluster::new();
+    c.namespace("ns", &[]);
+    let uid = c.bound(kind, &Key::new("ns", "o"), false, true);
+    let (version, kind) = kind.rsplit_once('/').unwrap();
+    let more = more.replace("UID", &uid.to_string());
+    c.apply(&agent(
+        "a",
+        "ns",
+        &format!("boundObjectRef: {{apiVersion: {version}, kind: {kind}, name: o{more}}}"),
+    ));
+    c.settle();
+    assert_eq!(c.files("ns", "a-agentid").unwrap(), ["identity.jwt"]);
+    c
+}
+
+#[test]
+fn an_agent_dies_with_the_very_object_that_it_is_bound_to() {
+    for (kind, more, exact) in [
+        ("v1/Pod", "", true),
+        ("v1/Pod", ", uid: UID", true),
+        ("apps/v1/Deployment", ", uid: UID", true),
+        ("apps/v1/Deployment", "", false),
+    ] {
+        let source = Source::Bound(kind.into());
+        for recreated in [false, true] {
+            let mut c = bound(kind, more);
+            let owners = c.world.agent(&Key::new("ns", "a")).unwrap().owners.len();
+            assert_eq!(owners, usize::from(exact), "{kind}{more}");
+            c.delete(&source, &Key::new("ns", "o"));
+            if recreated {
+                c.bound(kind, &Key::new("ns", "o"), false, true);
+            }
+            c.settle();
+            c.advance(3);
+            c.settle();
+            if exact {
+                assert!(c.agents.is_empty() && c.secrets.is_empty(), "{kind}{more} {recreated}");
+                assert!(c.world.confirmed_gone.is_empty(), "a note outlives its agent");
+                continue;
+            }
+            let there = c.files("ns", "a-agentid").unwrap();
+            assert_eq!(there.len(), usize::from(recreated), "{kind}{more}");
+            c.bound(kind, &Key::new("ns", "o"), false, true);
+            c.settle();
+            assert_eq!(
+                c.files("ns", "a-agentid").unwrap(),
+                ["identity.jwt"],
+                "it comes back with its object"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_label_taken_off_is_no_deletion() {
+    let mut c = bound("v1/Pod", "");
+    c.bound("v1/Pod", &Key::new("ns", "o"), false, false);
+    c.bound("v1/Pod", &Key::new("ns", "another"), false, true);
+    c.deliver();
+    let (_, plan) = c.plan_of(&Key::new("ns", "a")).unwrap();
+    assert!(matches!(plan.agent, AgentStep::Confirm(_)) && plan.secret == SecretStep::Keep);
+    c.settle();
+    let Standing::Refused(refusal) = c.decide("ns", "a").standing else { panic!("not refused") };
+    assert_eq!(refusal.reason, crate::api::Reason::BoundObjectNotSelected);
+    assert_eq!(c.files("ns", "a-agentid").unwrap(), [""; 0]);
+    c.bound("v1/Pod", &Key::new("ns", "o"), false, true);
+    c.settle();
+    assert_eq!(c.files("ns", "a-agentid").unwrap(), ["identity.jwt"]);
+    c.bound("v1/Pod", &Key::new("ns", "o"), true, true);
+    c.settle();
+    assert_eq!(c.files("ns", "a-agentid").unwrap(), [""; 0], "a finished pod counts as gone");
+    assert_eq!(c.agents.len(), 1, "an agent that somebody wrote stays");
+}
+
+#[test]
+fn an_expired_agent_goes_after_its_time_to_live() {
+    let mut c = Cluster::new();
+    c.namespace("ns", &[]);
+    let end = c.now + jiff::SignedDuration::from_secs(100);
+    c.apply(&agent("a", "ns", &format!("expiresAt: {end}, ttlSecondsAfterExpired: 50")));
+    c.settle();
+    assert!(c.secrets.values().all(|s| s.tokens.iter().all(|t| t.exp == end)));
+    c.advance(100);
+    c.settle();
+    assert_eq!(c.files("ns", "a-agentid").unwrap(), [""; 0]);
+    c.advance(50);
+    c.settle();
+    assert!(c.agents.is_empty() && c.secrets.is_empty());
+}
+
+#[test]
+fn without_keys_what_is_no_longer_held_is_stripped_once() {
+    let mut c = quiet();
+    let (key, secret) = (Key::new("ns", "a"), Key::new("ns", "a-agentid"));
+    c.keys.problem = Some("the key ring is damaged".into());
+    c.delete(&Source::Grants, &Key::new("ns", "g"));
+    c.settle();
+    assert_eq!(c.files("ns", "a-agentid").unwrap(), ["identity.jwt"]);
+    let (_, plan) = c.plan_of(&key).unwrap();
+    assert_eq!(plan.secret, SecretStep::Keep);
+    // Nothing can be taken out of an immutable Secret: it goes as a whole.
+    c.drift(&secret, Changed::Immutable);
+    c.apply(&agent("a", "ns", "tokenLifetime: 2h"));
+    c.deliver();
+    assert!(matches!(c.plan_of(&key).unwrap().1.secret, SecretStep::Delete(_)));
+    c.settle();
+    let status = c.agents[&key].status.clone().unwrap();
+    assert_eq!((&*status.conditions[0].status, &*status.conditions[0].reason), ("False", "KeysUnavailable"));
+    c.keys.problem = None;
+    c.world.mark_all();
+    c.settle();
+    assert_eq!(c.files("ns", "a-agentid").unwrap(), ["identity.jwt"]);
+}
+
+#[test]
+fn every_drift_is_healed() {
+    for what in [Changed::Data, Changed::Immutable, Changed::Labels, Changed::Annotations, Changed::Owners] {
+        let mut c = quiet();
+        let secret = Key::new("ns", "a-agentid");
+        let before = c.secrets[&secret].seen.meta.uid;
+        c.drift(&secret, what);
+        c.deliver();
+        let anew = match c.plan_of(&Key::new("ns", "a")).unwrap().1.secret {
+            SecretStep::Update(_, _, Cause::Healed(d)) if d.what == what => false,
+            SecretStep::Recreate(_, _, Cause::Healed(d)) if d.what == what => true,
+            other => panic!("{other:?}"),
+        };
+        c.settle();
+        assert_eq!(c.secrets[&secret].seen.drift, None);
+        assert_eq!((anew, c.secrets[&secret].seen.meta.uid != before), (what == Changed::Immutable, anew));
+    }
+}
