@@ -7,7 +7,7 @@ state=$(realpath -m "${CARGO_TARGET_DIR:-target}/demo")
 export AGENTID_CP_DIR=$state/control-plane AGENTID_CP_PORT=auto
 # The caller's own cluster, namespace or configuration is not what the demo works on.
 unset AGENTID_CONFIG POD_NAMESPACE POD_NAME AGENTID_TEST_CONTEXT APISERVER_ARGS KCM_ARGS
-demo_began=$EPOCHREALTIME step_began='' step_number=0 operator='' tidy=0
+demo_began=$EPOCHREALTIME step_began='' step_number=0 operator=''
 
 # ---- words ----------------------------------------------------------------------------------------
 
@@ -39,23 +39,35 @@ fail() {
 
 # ---- beginning and end ----------------------------------------------------------------------------
 
-finish() {
-  [ "$tidy" = 0 ] || return 0
-  tidy=1
+# Stops what was started. Sets operator_status, the operator's exit status.
+take_down() {
+  operator_status=0
   if [ -n "$operator" ]; then
     kill -TERM "$operator" 2>/dev/null || true
-    wait "$operator" 2>/dev/null || tell "the operator ended with exit status $?"
+    wait "$operator" 2>/dev/null || operator_status=$?
+    operator=''
   fi
-  tests/control-plane/cp.sh down 2>&1 | indent
+  taken_down=$(tests/control-plane/cp.sh down 2>&1)
+}
+
+finish() {
+  take_down
+  indent <<<"$taken_down"
+  [ "$operator_status" = 0 ] || fail "the operator ended with exit status $operator_status"
   end_step
   rm -rf "$state"
 }
 
 ended() {
   local status=$?
-  [ "$status" = 0 ] || printf '\nThe demo did not come to its end (exit status %d); taking everything down.\n' "$status" >&2
-  finish || true
-  exit "$status"
+  # Whoever read what we print may be gone already: that must not keep us from taking things down.
+  trap '' PIPE INT TERM HUP
+  set +e
+  printf '\nThe demo did not come to its end; taking everything down.\n' >&2
+  take_down
+  indent <<<"$taken_down" >&2
+  rm -rf "$state"
+  exit "$((status == 0 ? 1 : status))"
 }
 
 for tool in cargo curl openssl flock awk sed base64; do

@@ -125,7 +125,7 @@ file errand agent.json | grep -q '"reason": "NamespaceNotAllowed"' || fail "agen
 step "The pod goes: so do its agent and its Secret"
 show "kubectl -n $NAMESPACE delete pod errand"
 deleted=$EPOCHREALTIME
-kubectl -n "$NAMESPACE" delete pod errand --grace-period=0 --force 2>/dev/null | indent
+kubectl -n "$NAMESPACE" delete pod errand | indent
 await 60 "Secret errand-agentid is gone" absent secret errand-agentid
 await 60 "AgentIdentity errand is gone" absent agentidentity errand
 tell "Both were gone $(since "$deleted") s after the command was given. What is left is triage's:"
