@@ -10,6 +10,26 @@ CP := tests/control-plane/cp.sh
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+.PHONY: demo
+demo: ## start a control plane and show, step by step, what agentid does; leaves nothing behind
+	@scripts/demo.sh
+
+.PHONY: test
+test: ## run all tests, those on a real control plane among them
+	@scripts/test.sh
+
+.PHONY: check
+check: ## formatting, lints, unit tests, generated files, dependencies: what needs no control plane
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	cargo test --lib --locked
+	cargo run --quiet --locked -- crds --check crds
+	scripts/deny.sh
+
+.PHONY: crds
+crds: ## generate crds/ anew
+	cargo run --quiet --locked -- crds --output-dir crds
+
 .PHONY: up
 up: ## start a Kubernetes control plane on this machine (the first time it is built: about 7 minutes)
 	@$(CP) up

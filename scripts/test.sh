@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# All tests, those on a real control plane among them. They start that control plane themselves and it
+# ends with them; one that is up already (`make up`) is used and stays.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# The programs first, where progress is seen: the first time this takes minutes.
+[ -n "${AGENTID_TEST_CONTEXT:-}" ] || tests/control-plane/get.sh >/dev/null
+[ ! -x tests/verifiers/setup.sh ] || tests/verifiers/setup.sh
+
+status=0
+cargo test --locked "$@" || status=$?
+
+# While this file exists a control plane depends on processes that have just ended: its watchdog is about
+# to take it down.
+parents=${AGENTID_CP_DIR:-${CARGO_TARGET_DIR:-target}/control-plane}/parents
+for ((i = 0; i < 300; i++)); do
+  [ -e "$parents" ] || break
+  sleep 0.1
+done
+if [ -e "$parents" ]; then
+  echo "the tests' control plane is still up: ${parents%/parents}" >&2
+  status=1
+fi
+exit "$status"
