@@ -274,33 +274,40 @@ impl WireSecret {
         })
     }
 
-    /// How it differs from what we wrote.
+    /// How it differs from what we wrote. A field that another manager has beside us still has our value:
+    /// whoever changes a value takes the field from us.
     fn drift(&self, agent: Uid, tokens: &[(Box<str>, Digest)]) -> Option<Drift> {
-        let SecretMeta { meta, owner_references, managed_fields, .. } = &self.metadata;
+        let SecretMeta { meta, annotations, owner_references, managed_fields } = &self.metadata;
         let (mine, others): (Vec<_>, Vec<_>) =
             managed_fields.iter().partition(|m| m.manager == FIELD_MANAGER);
         let changed = |by: &str, what| Some(Drift { by: by.into(), what });
         for other in &others {
-            let fields = &other.fields;
-            let touches = |map: &str, ours: fn(&str) -> bool| {
-                fields["f:metadata"][map]
-                    .as_object()
-                    .is_some_and(|m| m.keys().any(|k| k.strip_prefix("f:").is_some_and(ours)))
+            // What is no longer ours of a map: of those of its keys that are ours to write.
+            let takes = |map: &str, ours: fn(&str) -> bool| {
+                other.fields.pointer(map).is_some_and(|fields| match fields.as_object() {
+                    Some(keys) if !keys.is_empty() => keys.keys().any(|key| {
+                        key != "."
+                            && ours(key.strip_prefix("f:").unwrap_or(key))
+                            && !mine.iter().any(|m| m.fields.pointer(map).is_some_and(|f| !f[key].is_null()))
+                    }),
+                    // As a whole.
+                    _ => true,
+                })
             };
             // `immutable: false` is what we leave unsaid, but saying `true` cannot be told from it here.
-            if !fields["f:immutable"].is_null() {
+            if !other.fields["f:immutable"].is_null() {
                 return changed(&other.manager, Changed::Immutable);
             }
-            if !fields["f:data"].is_null() {
+            if takes("/f:data", |_| true) {
                 return changed(&other.manager, Changed::Data);
             }
-            if !fields["f:metadata"]["f:ownerReferences"].is_null() {
+            if takes("/f:metadata/f:ownerReferences", |_| true) {
                 return changed(&other.manager, Changed::Owners);
             }
-            if touches("f:annotations", |k| k.starts_with("agentid.dev/")) {
+            if takes("/f:metadata/f:annotations", |k| k.starts_with("agentid.dev/")) {
                 return changed(&other.manager, Changed::Annotations);
             }
-            if touches("f:labels", |k| k == AGENT_LABEL || k == MANAGED_BY.0) {
+            if takes("/f:metadata/f:labels", |k| k == AGENT_LABEL || k == MANAGED_BY.0) {
                 return changed(&other.manager, Changed::Labels);
             }
         }
@@ -314,6 +321,17 @@ impl WireSecret {
             || !meta.labels.contains_key(AGENT_LABEL)
         {
             return changed(somebody, Changed::Labels);
+        }
+        // Without one of them a Secret would never renew, or outlive its key.
+        let needed = [
+            annotation::PLAN,
+            annotation::TOKENS,
+            annotation::KEY_IDS,
+            annotation::RENEW_AT,
+            annotation::EXPIRES_AT,
+        ];
+        if needed.iter().any(|name| !annotations.contains_key(*name)) {
+            return changed(somebody, Changed::Annotations);
         }
         let mut files: Vec<&str> = mine
             .iter()
@@ -382,18 +400,55 @@ mod tests {
                 "agentid.dev/expires-at": "2026-11-24T01:00:00Z"},
             "ownerReferences": [{"apiVersion": "agentid.dev/v1alpha1", "kind": "AgentIdentity", "name": "triage", "uid": UID}],
             "managedFields": [{"manager": "agentid", "operation": "Update", "fieldsV1": {
-                "f:data": {".": {}, "f:agent.json": {}, "f:identity.jwt": {}}, "f:type": {}}}]
+                "f:data": {".": {}, "f:agent.json": {}, "f:identity.jwt": {}}, "f:type": {},
+                "f:metadata": {
+                    "f:annotations": {".": {}, "f:agentid.dev/renew-at": {}},
+                    "f:labels": {".": {}, "f:agentid.dev/agent": {}, "f:app.kubernetes.io/managed-by": {}},
+                    "f:ownerReferences": {".": {}, "k:{\"uid\":\"u\"}": {}}}}}]
         }});
         edit(&mut value);
         serde_json::from_value::<WireSecret>(value).unwrap().credentials().unwrap()
     }
 
+    /// Takes fields from us, as the API server does for whoever changes their values.
     fn other(fields: Value) -> impl FnOnce(&mut Value) {
+        fn take(mine: &mut Value, theirs: &Value) {
+            for (key, inner) in theirs.as_object().unwrap() {
+                let Some(left) = mine.as_object_mut().unwrap().get_mut(key) else { continue };
+                if left.as_object().unwrap().is_empty() {
+                    mine.as_object_mut().unwrap().remove(key);
+                } else {
+                    take(left, inner);
+                }
+            }
+        }
+        move |v| {
+            take(&mut v["metadata"]["managedFields"][0]["fieldsV1"], &fields);
+            beside(fields)(v);
+        }
+    }
+
+    /// Says the same as we do.
+    fn beside(fields: Value) -> impl FnOnce(&mut Value) {
         move |v| {
             let entry =
                 serde_json::json!({"manager": "kubectl-edit", "operation": "Update", "fieldsV1": fields});
             v["metadata"]["managedFields"].as_array_mut().unwrap().push(entry);
         }
+    }
+
+    #[test]
+    fn a_manager_beside_us_changes_nothing() {
+        let same = serde_json::json!({
+            "f:data": {".": {}, "f:identity.jwt": {}},
+            "f:metadata": {
+                "f:annotations": {".": {}, "f:agentid.dev/renew-at": {}},
+                "f:labels": {"f:agentid.dev/agent": {}},
+                "f:ownerReferences": {".": {}, "k:{\"uid\":\"u\"}": {}},
+            },
+        });
+        assert_eq!(secret(beside(same.clone())).drift, None);
+        assert_eq!(secret(other(same)).drift.map(|d| d.what), Some(Changed::Data));
     }
 
     #[test]
@@ -440,6 +495,13 @@ mod tests {
             .map(|d| d.what)
         };
         assert_eq!(without("/metadata/labels", "agentid.dev/agent"), Some(Changed::Labels));
+        for name in ["plan", "tokens", "key-ids", "renew-at", "expires-at"] {
+            let taken = secret(|v| {
+                let annotations = v["metadata"]["annotations"].as_object_mut().unwrap();
+                annotations.remove(&format!("agentid.dev/{name}")).unwrap();
+            });
+            assert_eq!(taken.drift.map(|d| d.what), Some(Changed::Annotations), "{name}");
+        }
         assert_eq!(without("/metadata", "ownerReferences"), Some(Changed::Owners));
         assert_eq!(without("/metadata", "managedFields"), Some(Changed::Data));
         assert_eq!(
