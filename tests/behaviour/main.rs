@@ -21,3 +21,4 @@ mod renewal;
 mod tell;
 mod trust;
 mod unreadable;
+mod yaml;
