@@ -274,33 +274,40 @@ impl WireSecret {
         })
     }
 
-    /// How it differs from what we wrote.
+    /// How it differs from what we wrote. A field that another manager has beside us still has our value:
+    /// whoever changes a value takes the field from us.
     fn drift(&self, agent: Uid, tokens: &[(Box<str>, Digest)]) -> Option<Drift> {
-        let SecretMeta { meta, owner_references, managed_fields, .. } = &self.metadata;
+        let SecretMeta { meta, annotations, owner_references, managed_fields } = &self.metadata;
         let (mine, others): (Vec<_>, Vec<_>) =
             managed_fields.iter().partition(|m| m.manager == FIELD_MANAGER);
         let changed = |by: &str, what| Some(Drift { by: by.into(), what });
         for other in &others {
-            let fields = &other.fields;
-            let touches = |map: &str, ours: fn(&str) -> bool| {
-                fields["f:metadata"][map]
-                    .as_object()
-                    .is_some_and(|m| m.keys().any(|k| k.strip_prefix("f:").is_some_and(ours)))
+            // What is no longer ours of a map: of those of its keys that are ours to write.
+            let takes = |map: &str, ours: fn(&str) -> bool| {
+                other.fields.pointer(map).is_some_and(|fields| match fields.as_object() {
+                    Some(keys) if !keys.is_empty() => keys.keys().any(|key| {
+                        key != "."
+                            && ours(key.strip_prefix("f:").unwrap_or(key))
+                            && !mine.iter().any(|m| m.fields.pointer(map).is_some_and(|f| !f[key].is_null()))
+                    }),
+                    // As a whole.
+                    _ => true,
+                })
             };
             // `immutable: false` is what we leave unsaid, but saying `true` cannot be told from it here.
-            if !fields["f:immutable"].is_null() {
+            if !other.fields["f:immutable"].is_null() {
                 return changed(&other.manager, Changed::Immutable);
             }
-            if !fields["f:data"].is_null() {
+            if takes("/f:data", |_| true) {
                 return changed(&other.manager, Changed::Data);
             }
-            if !fields["f:metadata"]["f:ownerReferences"].is_null() {
+            if takes("/f:metadata/f:ownerReferences", |_| true) {
                 return changed(&other.manager, Changed::Owners);
             }
-            if touches("f:annotations", |k| k.starts_with("agentid.dev/")) {
+            if takes("/f:metadata/f:annotations", |k| k.starts_with("agentid.dev/")) {
                 return changed(&other.manager, Changed::Annotations);
             }
-            if touches("f:labels", |k| k == AGENT_LABEL || k == MANAGED_BY.0) {
+            if takes("/f:metadata/f:labels", |k| k == AGENT_LABEL || k == MANAGED_BY.0) {
                 return changed(&other.manager, Changed::Labels);
             }
         }
@@ -314,6 +321,17 @@ impl WireSecret {
             || !meta.labels.contains_key(AGENT_LABEL)
         {
             return changed(somebody, Changed::Labels);
+        }
+        // Without one of them a Secret would never renew, or outlive its key.
+        let needed = [
+            annotation::PLAN,
+            annotation::TOKENS,
+            annotation::KEY_IDS,
+            annotation::RENEW_AT,
+            annotation::EXPIRES_AT,
+        ];
+        if needed.iter().any(|name| !annotations.contains_key(*name)) {
+            return changed(somebody, Changed::Annotations);
         }
         let mut files: Vec<&str> = mine
             .iter()
@@ -365,114 +383,4 @@ impl Wire for WireTrust {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const UID: &str = "7f3d9a2e-0001-4abc-8def-0123456789ab";
-
-    fn secret(edit: impl FnOnce(&mut Value)) -> Credentials {
-        let mut value = serde_json::json!({"metadata": {
-            "name": "triage-agentid", "namespace": "support", "uid": "00000000-0000-4000-8000-000000000001",
-            "resourceVersion": "7", "creationTimestamp": "2026-11-24T00:00:00Z",
-            "labels": {"app.kubernetes.io/managed-by": "agentid", "agentid.dev/agent": "triage"},
-            "annotations": {
-                "agentid.dev/agent-uid": UID, "agentid.dev/plan": "000102030405060708090a0b0c0d0e0f",
-                "agentid.dev/tokens": "identity.jwt=000102030405060708090a0b0c0d0e0f",
-                "agentid.dev/key-ids": "k1,k2", "agentid.dev/renew-at": "2026-11-24T00:40:00Z",
-                "agentid.dev/expires-at": "2026-11-24T01:00:00Z"},
-            "ownerReferences": [{"apiVersion": "agentid.dev/v1alpha1", "kind": "AgentIdentity", "name": "triage", "uid": UID}],
-            "managedFields": [{"manager": "agentid", "operation": "Update", "fieldsV1": {
-                "f:data": {".": {}, "f:agent.json": {}, "f:identity.jwt": {}}, "f:type": {}}}]
-        }});
-        edit(&mut value);
-        serde_json::from_value::<WireSecret>(value).unwrap().credentials().unwrap()
-    }
-
-    fn other(fields: Value) -> impl FnOnce(&mut Value) {
-        move |v| {
-            let entry =
-                serde_json::json!({"manager": "kubectl-edit", "operation": "Update", "fieldsV1": fields});
-            v["metadata"]["managedFields"].as_array_mut().unwrap().push(entry);
-        }
-    }
-
-    #[test]
-    fn reads_what_a_restart_needs() {
-        let s = secret(|_| {});
-        assert_eq!(s.drift, None);
-        assert_eq!(s.agent, Some(UID.parse().unwrap()));
-        assert_eq!(s.kids.len(), 2);
-        assert_eq!(s.tokens.len(), 1);
-        assert_eq!(s.renew_at.to_string(), "2026-11-24T00:40:00Z");
-    }
-
-    #[test]
-    fn tells_who_changed_what() {
-        for (fields, what) in [
-            (serde_json::json!({"f:data": {"f:identity.jwt": {}}}), Some(Changed::Data)),
-            (serde_json::json!({"f:data": {"f:extra": {}}}), Some(Changed::Data)),
-            (serde_json::json!({"f:immutable": {}}), Some(Changed::Immutable)),
-            (
-                serde_json::json!({"f:metadata": {"f:labels": {"f:agentid.dev/agent": {}}}}),
-                Some(Changed::Labels),
-            ),
-            (serde_json::json!({"f:metadata": {"f:labels": {"f:team": {}}}}), None),
-            (
-                serde_json::json!({"f:metadata": {"f:annotations": {"f:agentid.dev/renew-at": {}}}}),
-                Some(Changed::Annotations),
-            ),
-            (serde_json::json!({"f:metadata": {"f:annotations": {"f:note": {}}}}), None),
-            (serde_json::json!({"f:metadata": {"f:ownerReferences": {}}}), Some(Changed::Owners)),
-        ] {
-            let drift = secret(other(fields.clone())).drift;
-            assert_eq!(drift.as_ref().map(|d| d.what), what, "{fields}");
-            assert!(drift.is_none_or(|d| &*d.by == "kubectl-edit"));
-        }
-    }
-
-    #[test]
-    fn tells_what_is_missing() {
-        let without = |pointer: &'static str, key: &'static str| {
-            secret(move |v| {
-                v.pointer_mut(pointer).unwrap().as_object_mut().unwrap().remove(key);
-            })
-            .drift
-            .map(|d| d.what)
-        };
-        assert_eq!(without("/metadata/labels", "agentid.dev/agent"), Some(Changed::Labels));
-        assert_eq!(without("/metadata", "ownerReferences"), Some(Changed::Owners));
-        assert_eq!(without("/metadata", "managedFields"), Some(Changed::Data));
-        assert_eq!(
-            without("/metadata/managedFields/0/fieldsV1/f:data", "f:identity.jwt"),
-            Some(Changed::Data),
-            "a key that was taken out"
-        );
-        let extra = secret(|v| {
-            let owner = serde_json::json!({"kind": "ConfigMap", "uid": UID, "name": "x", "apiVersion": "v1"});
-            v["metadata"]["ownerReferences"].as_array_mut().unwrap().push(owner);
-        });
-        assert_eq!(extra.drift.map(|d| d.what), Some(Changed::Owners));
-    }
-
-    #[test]
-    fn one_that_we_did_not_write_has_no_agent() {
-        let s = secret(|v| v["metadata"]["annotations"] = serde_json::json!({}));
-        assert_eq!((s.agent, s.drift), (None, None));
-    }
-
-    #[test]
-    fn pods_and_jobs_finish() {
-        for (status, finished) in [
-            (serde_json::json!({"phase": "Running"}), false),
-            (serde_json::json!({"phase": "Succeeded"}), true),
-            (serde_json::json!({"conditions": [{"type": "Complete", "status": "True"}]}), true),
-            (serde_json::json!({"conditions": [{"type": "Failed", "status": "False"}]}), false),
-            (serde_json::json!({"conditions": [{"type": "Suspended", "status": "True"}]}), false),
-        ] {
-            let w: WireWorkload = serde_json::from_value(serde_json::json!({
-                "metadata": {"name": "x", "namespace": "y", "uid": UID}, "status": status}))
-            .unwrap();
-            assert_eq!(w.is_finished(), finished, "{status}");
-        }
-    }
-}
+mod tests;

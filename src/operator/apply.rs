@@ -8,15 +8,14 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::context::Context;
+use super::foreign;
 use crate::api::Reason;
 use crate::cluster::client::{CallError, Class};
 use crate::cluster::wire::{Wire, WireObject, WireSecret, WireWorkload};
 use crate::cluster::write::SecretWrite;
 use crate::domain::plan::{AgentStep, Cause, Credential, Issue, Plan, SecretStep, plan};
 use crate::domain::status::{Transition, agent_status};
-use crate::domain::{
-    BoundObject, Decision, Foreign, Key, Object, Refusal, Source, Uid, Unfit, World, decide,
-};
+use crate::domain::{BoundObject, Decision, Key, Object, Refusal, Source, Uid, Unfit, World, decide};
 use crate::issue::{Contents, MintError};
 
 /// Why an agent's work failed; it is tried again after a pause of its own.
@@ -69,6 +68,7 @@ enum Round {
 
 /// Works on an agent until its plan is empty; says when to look again.
 pub(super) async fn agent(cx: &Context, key: &Key) -> Result<Option<Timestamp>, Failure> {
+    foreign::look_again(cx, key).await?;
     let mut looked = false;
     for _ in 0..ROUNDS {
         let now = Timestamp::now();
@@ -295,38 +295,14 @@ async fn delete_secret(cx: &Context, decision: &Decision, uid: Uid) -> Result<()
 
 async fn create(cx: &Context, issue: &Issue, now: Timestamp, cause: &Cause) -> Result<(), Failure> {
     let key = issue.agent.sibling(issue.secret.clone());
-    if cx.world.read().foreign(&key).is_some() {
-        // Somebody else's was in the way a while ago: look before anything is minted.
-        in_the_way(cx, &key, issue).await?;
-        if cx.world.read().foreign(&key).is_some() {
-            return Ok(());
-        }
-    }
     // A key is published before what it signed arrives.
     super::trust::ensure(cx, &issue.agent.namespace).await?;
     let contents = cx.issuer.mint(issue, &*cx.keys(), now)?;
     match cx.writer.create_secret(&key, write(issue, &contents)).await {
         Ok(answer) => written(cx, answer, issue, cause),
-        Err(e) if e.class() == Class::AlreadyExists => in_the_way(cx, &key, issue).await,
+        Err(e) if e.class() == Class::AlreadyExists => foreign::in_the_way(cx, &key, issue).await,
         Err(e) => Err(call("create the Secret")(e)),
     }
-}
-
-/// Something bears the name of the Secret: ours of a moment ago, or somebody else's.
-async fn in_the_way(cx: &Context, key: &Key, issue: &Issue) -> Result<(), Failure> {
-    let found = cx.writer.secret_in_the_way(key).await.map_err(call("look for the Secret"))?;
-    let Some(found) = found else {
-        cx.world.write().note_foreign(key, None);
-        return Ok(());
-    };
-    let found = found.credentials()?;
-    if found.agent == Some(issue.uid) && found.drift.is_none() {
-        cx.world.answer(Object::Secret(Box::new(found)));
-        return Ok(());
-    }
-    let foreign = Foreign { what: "a Secret".into(), checked: Timestamp::now() };
-    cx.world.write().note_foreign(key, Some(foreign));
-    Ok(())
 }
 
 async fn update(cx: &Context, uid: Uid, issue: &Issue, now: Timestamp, cause: &Cause) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ mod admin;
 mod apply;
 mod context;
 mod engine;
+mod foreign;
 mod keykeeper;
 mod keys;
 mod metrics;

@@ -170,9 +170,58 @@ fn read<T: DeserializeOwned>(raw: &RawValue, deleted: bool) -> Result<T, Unreada
             name: head.name.unwrap_or_default(),
             uid: head.uid.unwrap_or_default(),
             deleted,
-            error: shape_error(&e),
+            error: format!("{}: {}", field(raw.get(), &e), shape_error(&e)),
         }
     })
+}
+
+/// The path of the field at which reading ended, such as `spec.suspend`: the parser tells but its column.
+fn field(json: &str, error: &serde_json::Error) -> String {
+    enum Level {
+        Object(String),
+        Array(usize),
+    }
+    let lines = json.split_inclusive('\n').take(error.line().saturating_sub(1));
+    let end = lines.map(str::len).sum::<usize>() + error.column();
+    let (mut levels, mut text, mut in_text, mut escaped) = (Vec::new(), String::new(), false, false);
+    for c in json.bytes().take(end) {
+        match c {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => {
+                in_text = !in_text;
+                if in_text {
+                    text.clear();
+                }
+            }
+            _ if in_text => text.push(char::from(c)),
+            b'{' => levels.push(Level::Object(String::new())),
+            b'[' => levels.push(Level::Array(0)),
+            b'}' | b']' => {
+                levels.pop();
+            }
+            b':' => {
+                if let Some(Level::Object(key)) = levels.last_mut() {
+                    key.clone_from(&text);
+                }
+            }
+            b',' => {
+                if let Some(Level::Array(index)) = levels.last_mut() {
+                    *index += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut path = String::new();
+    for level in &levels {
+        match level {
+            Level::Object(key) if path.is_empty() => path.push_str(key),
+            Level::Object(key) => path.push_str(&format!(".{key}")),
+            Level::Array(index) => path.push_str(&format!("[{index}]")),
+        }
+    }
+    path
 }
 
 #[derive(Deserialize, Default)]
@@ -224,6 +273,22 @@ mod tests {
         assert_eq!(accept(&spec(), false), "application/json");
         assert!(accept(&spec().metadata_only(), false).contains("as=PartialObjectMetadataList;"));
         assert!(accept(&spec().metadata_only(), true).contains("as=PartialObjectMetadata;"));
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_named() {
+        #[derive(Deserialize, Debug)]
+        struct Outer {
+            #[serde(rename = "spec")]
+            _spec: Vec<Thing>,
+        }
+        for (json, path) in [
+            (r#"{"a\":{": "x,[", "spec": [{"n": 1}, {"n": "2"}], "z": 1}"#, "spec[1].n"),
+            ("{\"a\": {},\n \"spec\": [{\"n\": 1},\n {}]}", "spec[1]"),
+            (r#"{"spec": true}"#, "spec"),
+        ] {
+            assert_eq!(field(json, &serde_json::from_str::<Outer>(json).unwrap_err()), path, "{json}");
+        }
     }
 
     #[test]
