@@ -37,3 +37,7 @@ up: ## start a Kubernetes control plane on this machine (the first time it is bu
 .PHONY: down
 down: ## stop that control plane and remove its state
 	@$(CP) down
+
+.PHONY: bench
+bench: ## measure speed and memory on a control plane (all: about 15 minutes; ONLY=<figure>: one)
+	@cargo bench --quiet --bench agentid -- $(ONLY)
