@@ -132,8 +132,7 @@ impl Engine {
             let cx = self.cx.clone();
             let claim = self.claim.clone();
             self.running.spawn(async move {
-                let done = AssertUnwindSafe(perform(&cx, &claim, &work)).catch_unwind().await;
-                let done = done.unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic))));
+                let done = isolated(perform(&cx, &claim, &work)).await;
                 (work, done)
             });
         }
@@ -215,10 +214,29 @@ async fn perform(cx: &Context, claim: &Claim, work: &Work) -> Result<Option<Time
     }
 }
 
+/// A panic in one agent's work is that work's failure, and nobody else's.
+async fn isolated<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    done.unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic))))
+}
+
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()
         .map(ToString::to_string)
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "panicked".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_of_its_own_work_alone() {
+        let failed = isolated::<()>(async { panic!("poison {}", 7) }).await.unwrap_err();
+        assert_eq!(failed.to_string(), "a fault of agentid's own: poison 7");
+        assert_eq!(failed.reason(), crate::api::Reason::Internal);
+        assert!(isolated(async { Ok(1) }).await.is_ok());
+    }
 }
