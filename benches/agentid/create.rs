@@ -15,9 +15,10 @@ use crate::watch::{SeenAgent, Sightings};
 
 const AGENTS: usize = 2000;
 const ROUNDS: usize = 5;
-/// Concurrencies of the raw writes that are tried, with so many agents each.
+/// Concurrencies of the raw writes that are tried, with so many agents each, so many times.
 const CONCURRENCIES: [usize; 5] = [4, 8, 16, 32, 64];
-const TRIAL: usize = 600;
+const TRIAL: usize = 400;
+const PASSES: u32 = 3;
 /// Of the latency.
 const PER_SECOND: u32 = 20;
 const SECONDS: u32 = 40;
@@ -31,49 +32,64 @@ pub async fn rate(bed: &Bed, report: &mut Report) {
     let namespace = bed.namespace("bench-create").await;
     let template = template(bed, &namespace).await;
 
-    let mut best = (0.0, 0);
-    for concurrency in CONCURRENCIES {
-        let rate = raw(bed, &namespace, &template, &format!("trial{concurrency}"), TRIAL, concurrency).await;
-        say(format_args!("create_rate: raw writes, {concurrency} at once: {rate:.0} agents/s"));
-        if rate > best.0 {
-            best = (rate, concurrency);
+    // The machine's speed changes while they are tried: each has several turns, and the best two stay.
+    let mut trials: Vec<(f64, usize)> = CONCURRENCIES.iter().map(|c| (0.0, *c)).collect();
+    for pass in 0..PASSES {
+        for (sum, concurrency) in &mut trials {
+            let prefix = format!("trial{pass}-{concurrency}");
+            *sum += 1.0 / raw(bed, &namespace, &template, &prefix, TRIAL, *concurrency).await;
         }
+        bed.clear(&namespace.name).await;
     }
-    bed.clear(&namespace.name).await;
+    trials.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for (sum, concurrency) in &trials {
+        let rate = f64::from(PASSES) / sum;
+        say(format_args!("create_rate: raw writes, {concurrency} at once: {rate:.0} agents/s"));
+    }
+    let best = [trials[0].1, trials[1].1];
 
     let [mut ratios, mut raws, mut ours, mut cpus] = [const { Vec::new() }; 4];
     for round in 1..=ROUNDS {
-        let raw = raw(bed, &namespace, &template, "raw", AGENTS, best.1).await;
-        bed.clear(&namespace.name).await;
-
-        let operator = bed.operator("").await;
-        let watch = Sightings::of::<SeenAgent>(&bed.client, &agents_of(&namespace.name)).await;
-        let (began, idle) = (Instant::now(), cpu_seconds(&operator));
-        bed.create_agents(&namespace.name, names("ours", AGENTS)).await;
-        let ended = watch.until("create_rate: agents Ready", AGENTS).await;
-        cpus.push(1000.0 / per_second(AGENTS, Duration::from_secs_f64(cpu_seconds(&operator) - idle)));
-        let our = per_second(AGENTS, ended - began);
-        operator.stop();
-        bed.clear(&namespace.name).await;
-
+        let mut raw_rate: f64 = 0.0;
+        for concurrency in best {
+            let rate = raw(bed, &namespace, &template, "raw", AGENTS, concurrency).await;
+            raw_rate = raw_rate.max(rate);
+            bed.clear(&namespace.name).await;
+        }
+        let (our, cpu) = operators_rate(bed, &namespace).await;
         say(format_args!(
-            "create_rate: round {round} of {ROUNDS}: {our:.0} agents/s, raw {raw:.0}/s, ratio {:.2}",
-            our / raw
+            "create_rate: round {round} of {ROUNDS}: {our:.0} agents/s, raw {raw_rate:.0}/s, ratio {:.2}",
+            our / raw_rate
         ));
-        ratios.push(our / raw);
-        raws.push(raw);
+        ratios.push(our / raw_rate);
+        raws.push(raw_rate);
         ours.push(our);
+        cpus.push(cpu);
     }
     let of = format!(
-        "{AGENTS} agents from create to Ready, {:.0}/s against {:.0}/s raw ({} at once); median of {ROUNDS} rounds, {:.2} to {:.2}; {:.2} ms of the operator's CPU each",
+        "{AGENTS} agents from create to Ready, {:.0}/s against {:.0}/s raw ({} or {} at once, the faster); median of {ROUNDS} rounds, {:.2} to {:.2}; {:.2} ms of the operator's CPU each",
         percentile(&mut ours, 0.5),
         percentile(&mut raws, 0.5),
-        best.1,
+        best[0],
+        best[1],
         percentile(&mut ratios, 0.0),
         percentile(&mut ratios, 1.0),
         percentile(&mut cpus, 0.5),
     );
     report.add("create_rate", percentile(&mut ratios, 0.5), of);
+}
+
+/// Agents/s with the operator, and its processor time for each in ms.
+async fn operators_rate(bed: &Bed, namespace: &Namespace) -> (f64, f64) {
+    let operator = bed.operator("").await;
+    let watch = Sightings::of::<SeenAgent>(&bed.client, &agents_of(&namespace.name)).await;
+    let (began, idle) = (Instant::now(), cpu_seconds(&operator));
+    bed.create_agents(&namespace.name, names("ours", AGENTS)).await;
+    let ended = watch.until("create_rate: agents Ready", AGENTS).await;
+    let cpu = Duration::from_secs_f64(cpu_seconds(&operator) - idle);
+    operator.stop();
+    bed.clear(&namespace.name).await;
+    (per_second(AGENTS, ended - began), 1000.0 / per_second(AGENTS, cpu))
 }
 
 /// `create_latency_p50`, `create_latency_p99`.

@@ -21,7 +21,7 @@ use crate::domain::{Lane, Queue, Uid, Work, schedule};
 
 /// Pieces of work under way at once, and how many of them may be of the paced lane.
 const WORKERS: usize = 40;
-const PACED_WORKERS: usize = 24;
+const PACED_WORKERS: usize = 12;
 
 type Outcome = (Work, Result<Option<Timestamp>, Failure>);
 
