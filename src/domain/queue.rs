@@ -21,6 +21,7 @@ pub struct Queue<T> {
     urgent: VecDeque<T>,
     paced: VecDeque<T>,
     waiting: HashMap<T, Lane>,
+    waiting_urgent: usize,
     busy: HashMap<T, Option<Lane>>,
     busy_paced: HashSet<T>,
 }
@@ -31,6 +32,7 @@ impl<T: Clone + Eq + Hash> Default for Queue<T> {
             urgent: VecDeque::new(),
             paced: VecDeque::new(),
             waiting: HashMap::new(),
+            waiting_urgent: 0,
             busy: HashMap::new(),
             busy_paced: HashSet::new(),
         }
@@ -48,7 +50,9 @@ impl<T: Clone + Eq + Hash> Queue<T> {
             Some(&known) if known >= lane => return,
             _ => {}
         }
+        // A known one was in the paced lane, or it would have been enough.
         self.waiting.insert(item.clone(), lane);
+        self.waiting_urgent += usize::from(lane == Lane::Urgent);
         match lane {
             Lane::Urgent => self.urgent.push_back(item),
             Lane::Paced => self.paced.push_back(item),
@@ -78,6 +82,7 @@ impl<T: Clone + Eq + Hash> Queue<T> {
             return false;
         }
         self.waiting.remove(item);
+        self.waiting_urgent -= usize::from(lane == Lane::Urgent);
         self.busy.insert(item.clone(), None);
         true
     }
@@ -93,8 +98,7 @@ impl<T: Clone + Eq + Hash> Queue<T> {
     /// Items that wait: (urgent, paced).
     #[must_use]
     pub fn depths(&self) -> (usize, usize) {
-        let urgent = self.waiting.values().filter(|l| **l == Lane::Urgent).count();
-        (urgent, self.waiting.len() - urgent)
+        (self.waiting_urgent, self.waiting.len() - self.waiting_urgent)
     }
 
     /// Whether nothing waits and nothing is being worked on.
@@ -166,6 +170,7 @@ mod tests {
             for item in running.drain() { q.done(&item); }
             while let Some((got, _)) = q.pop(2) { owed.remove(&got); q.done(&got); }
             prop_assert!(owed.is_empty());
+            prop_assert_eq!(q.depths(), (0, 0));
             prop_assert!(q.is_idle());
         }
     }
