@@ -100,12 +100,13 @@ impl OperatorArgs {
     }
 }
 
-/// Sets logging up. kube logs whole answers on a decode failure, Secrets among them: that target is never on.
+/// Sets logging up. kube logs whole answers on a decode failure, Secrets among them, and every failed connection
+/// that we report ourselves: that target is never on.
 fn init_logs(format: LogFormat) {
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
         .from_env_lossy();
-    let filter = match "kube_client::client=error".parse() {
+    let filter = match "kube_client=off".parse() {
         Ok(directive) => filter.add_directive(directive),
         Err(_) => filter,
     };
