@@ -19,8 +19,9 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::client::{CallError, Class, timed};
+use super::wire::FIELD_MANAGER;
 use crate::{
-    api::SigningAlgorithm,
+    api::{MANAGED_BY, SigningAlgorithm},
     crypto::{Algorithm, JwkSet, Secret, SigningKey},
     domain::keyring::{KeyRing, Times},
 };
@@ -38,8 +39,6 @@ pub const REQUEST_ANNOTATION: &str = "agentid.dev/keys-request";
 pub const ANSWER_ANNOTATION: &str = "agentid.dev/keys-answer";
 /// The annotation that says, for people, by which times the leader keeps the ring: a [`Times`].
 pub const TIMES_ANNOTATION: &str = "agentid.dev/keys-times";
-
-const MANAGER: &str = "agentid";
 
 /// A ring that may sign, with its keys.
 #[derive(Clone, Debug)]
@@ -283,7 +282,7 @@ impl KeyStore {
         let metadata = json!({
             "name": SECRET_NAME,
             "namespace": self.namespace,
-            "labels": {"app.kubernetes.io/managed-by": MANAGER},
+            "labels": {MANAGED_BY.0: MANAGED_BY.1},
         });
         let Value::Object(metadata) = metadata else { return Err(KeyringError::Missing) };
         let body = form::body(&Metadata(metadata), content)?;
@@ -328,7 +327,7 @@ impl KeyStore {
                     "metadata": {
                         "name": SECRET_NAME,
                         "namespace": self.namespace,
-                        "labels": {"app.kubernetes.io/managed-by": MANAGER},
+                        "labels": {MANAGED_BY.0: MANAGED_BY.1},
                         "annotations": {REQUEST_ANNOTATION: line},
                     },
                 });
@@ -359,7 +358,7 @@ impl KeyStore {
         }
         let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         if method != Method::GET {
-            path = format!("{path}?fieldManager={MANAGER}");
+            path = format!("{path}?fieldManager={FIELD_MANAGER}");
         }
         let request = Request::builder()
             .method(method)

@@ -14,7 +14,10 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Digest, Hasher, Key, Uid};
-use crate::api::{AgentIdentity, AgentIdentityStatus, LabelSelector, Reason, parse_seconds};
+use crate::api::{
+    AgentGrantStatus, AgentIdentity, AgentIdentityStatus, AgentResourceStatus, LabelSelector, Reason,
+    parse_seconds,
+};
 
 /// What every object has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -305,12 +308,27 @@ impl TryFrom<&AgentIdentity> for Agent {
     }
 }
 
+impl SeenStatus {
+    fn of<T: serde::Serialize>(status: &T, conditions: &[Condition]) -> Self {
+        Self { digest: status_digest(status), bound_uid: None, conditions: seen_conditions(conditions) }
+    }
+}
+
 impl From<&AgentIdentityStatus> for SeenStatus {
     fn from(status: &AgentIdentityStatus) -> Self {
-        Self {
-            digest: status_digest(status),
-            bound_uid: status.bound_object_uid.as_deref().and_then(|u| u.parse().ok()),
-            conditions: seen_conditions(&status.conditions),
-        }
+        let bound_uid = status.bound_object_uid.as_deref().and_then(|u| u.parse().ok());
+        Self { bound_uid, ..Self::of(status, &status.conditions) }
+    }
+}
+
+impl From<&AgentResourceStatus> for SeenStatus {
+    fn from(status: &AgentResourceStatus) -> Self {
+        Self::of(status, &status.conditions)
+    }
+}
+
+impl From<&AgentGrantStatus> for SeenStatus {
+    fn from(status: &AgentGrantStatus) -> Self {
+        Self::of(status, &status.conditions)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Labels, Meta, SeenStatus, Unfit, meta_of, seen_conditions, status_digest, unfit};
+use super::{Labels, Meta, SeenStatus, Unfit, meta_of, unfit};
 use crate::api::{
     AgentGrant, AgentResource, Allowance, IDENTITY_KEY, LabelSelector, Mode, SigningAlgorithm, SubjectForm,
     TokenProfile, parse_seconds,
@@ -91,15 +91,7 @@ impl TryFrom<&AgentResource> for Resource {
             scopes: spec.scopes.iter().map(|o| o.name.as_str().into()).collect(),
             allow: spec.allow.clone().into(),
             invalid,
-            status: object
-                .status
-                .as_ref()
-                .map(|s| SeenStatus {
-                    digest: status_digest(s),
-                    bound_uid: None,
-                    conditions: seen_conditions(&s.conditions),
-                })
-                .unwrap_or_default(),
+            status: object.status.as_ref().map(SeenStatus::from).unwrap_or_default(),
         })
     }
 }
@@ -216,15 +208,7 @@ impl TryFrom<&AgentGrant> for Grant {
             expires_at: spec.expires_at.as_ref().map(|t| t.0),
             secret_key: spec.secret_key.as_deref().map(Arc::from),
             invalid,
-            status: object
-                .status
-                .as_ref()
-                .map(|s| SeenStatus {
-                    digest: status_digest(s),
-                    bound_uid: None,
-                    conditions: seen_conditions(&s.conditions),
-                })
-                .unwrap_or_default(),
+            status: object.status.as_ref().map(SeenStatus::from).unwrap_or_default(),
         })
     }
 }
