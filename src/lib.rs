@@ -11,10 +11,12 @@
 //! |---|---|---|
 //! | [`api`] | the custom resources | nothing |
 //! | [`crypto`] | keys, JWS, JWKS | nothing |
+//! | [`net`] | listeners with bounds, TLS, guarded fetches, the admin port | crypto |
 //! | [`domain`] | what exists, what is allowed, what must change: pure | api |
 //! | [`issue`] | the only place where a decision becomes a token | domain, crypto, api |
 //! | [`cluster`] | the API server: watches, writes, lease, key store | api, domain, crypto |
-//! | [`operator`] | the loop | issue, cluster, domain, crypto, api |
+//! | [`operator`] | the loop | issue, cluster, domain, crypto, api, net |
+//! | [`serve`] | the token service over HTTP | issue, cluster, domain, crypto, api, net |
 //! | [`cli`] | the commands | all |
 
 pub mod api;
@@ -23,4 +25,6 @@ pub mod cluster;
 pub mod crypto;
 pub mod domain;
 pub mod issue;
+pub mod net;
 pub mod operator;
+pub mod serve;

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("crypto", &[]),
+    ("net", &["crypto"]),
     ("domain", &["api"]),
     ("issue", &["domain", "crypto", "api"]),
     ("cluster", &["api", "domain", "crypto"]),
-    ("operator", &["issue", "cluster", "domain", "api", "crypto"]),
-    ("cli", &["api", "crypto", "domain", "issue", "cluster", "operator"]),
+    ("operator", &["issue", "cluster", "domain", "api", "crypto", "net"]),
+    ("serve", &["issue", "cluster", "domain", "api", "crypto", "net"]),
+    ("cli", &["api", "crypto", "net", "domain", "issue", "cluster", "operator", "serve"]),
 ];
 
 /// The rooms whose answers depend on their arguments alone.

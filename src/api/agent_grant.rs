@@ -41,9 +41,12 @@ use super::{LabelSelector, rules};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.application)")
-        .message("exactly one form must be set: application, such as application: {roles: [triager]}")
+    validation = Rule::new("has(self.application) != has(self.delegation)")
+        .message("exactly one form must be set: application, such as application: {roles: [triager]}, or delegation, such as delegation: {issuer: https://idp.example.com, scopes: [tickets.read]}")
         .reason(Reason::FieldValueRequired),
+    validation = Rule::new("!has(self.delegation) || !has(self.secretKey)")
+        .message("secretKey does not go with delegation: a delegated token needs the user's live token and is got on demand; leave it out")
+        .field_path(".secretKey"),
     validation = Rule::new("!has(self.notBefore) || !has(self.expiresAt) || self.notBefore < self.expiresAt")
         .message("expiresAt must be after notBefore")
         .field_path(".expiresAt")
@@ -60,6 +63,10 @@ pub struct AgentGrantSpec {
     /// The agent's own rights; both lists empty: it may authenticate there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application: Option<Application>,
+    /// Rights of users of one issuer, as far as their live tokens give them: a ceiling, never delivered in a
+    /// Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegation: Option<Delegation>,
     /// Not held before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rules::time("notBefore"))]
@@ -105,6 +112,25 @@ pub struct Application {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub roles: Vec<String>,
     /// Scopes, as the `scope` claim (RFC 9068 §2.2.3).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = rules::SCOPE_TOKEN)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub scopes: Vec<String>,
+}
+
+/// Rights of users, as far as their live tokens give them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct Delegation {
+    /// The `iss` of the users' tokens: a trusted user issuer of agentid's configuration, or agentid's own issuer
+    /// for calls that agents pass on without a user.
+    #[schemars(length(min = 1, max = 512), regex(pattern = rules::ISSUER))]
+    pub issuer: String,
+    /// The `sub` of the users; absent: any user of that issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 512)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub subjects: Option<Vec<String>>,
+    /// Scopes, as the `scope` claim (RFC 9068 §2.2.3): the most that a token may carry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = rules::SCOPE_TOKEN)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -24,6 +24,7 @@ use super::{Reason, rules};
     selectable = ".spec.secretName",
     selectable = ".spec.boundObjectRef.kind",
     selectable = ".spec.boundObjectRef.name",
+    selectable = ".spec.serviceAccountName",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
     printcolumn(name = "Grants", type_ = "string", json_path = ".status.grantsHeld"),
@@ -45,6 +46,10 @@ use super::{Reason, rules};
 #[x_kube(
     validation = rules::immutable("boundObjectRef", "AgentIdentity"),
     validation = rules::immutable("secretName", "AgentIdentity"),
+    validation = Rule::new("!has(oldSelf.serviceAccountName) || (has(self.serviceAccountName) && self.serviceAccountName == oldSelf.serviceAccountName)")
+        .message("serviceAccountName is immutable once set: create another AgentIdentity instead")
+        .field_path(".serviceAccountName")
+        .reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(self.ttlSecondsAfterExpired) || has(self.expiresAt)")
         .message("ttlSecondsAfterExpired needs expiresAt: set it too")
         .field_path(".ttlSecondsAfterExpired")
@@ -67,6 +72,11 @@ pub struct AgentIdentitySpec {
     /// only: whatever bears the name; while nothing does, the credential is withdrawn. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_object_ref: Option<BoundObjectRef>,
+    /// The service account of the agent's pods: a pod that runs as it may authenticate as this agent at the token
+    /// service. Immutable once set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
+    pub service_account_name: Option<String>,
     /// The Secret that carries the credentials; `<name>-agentid` when absent. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
@@ -199,10 +209,24 @@ pub struct GrantStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), inner(length(max = 128)))]
     pub scopes: Vec<String>,
-    /// A digest of the rest of the answer (audience, profile, subject).
+    /// A digest of the rest of the answer (audience, profile, subject, lifetime, whose users).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub digest: Option<String>,
+    /// Where the tokens of this answer stand in a status list; absent where nothing is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_index: Option<StatusIndex>,
+}
+
+/// An entry of a status list (Token Status List §5.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StatusIndex {
+    /// The list: 128 bits as 32 hexadecimal digits.
+    #[schemars(length(max = 32))]
+    pub list: String,
+    /// The index in it.
+    #[schemars(range(min = 0, max = 4_294_967_295_i64))]
+    pub index: i64,
 }
 
 /// Whether a grant is held.

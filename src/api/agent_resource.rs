@@ -58,7 +58,10 @@ const ABSOLUTE_URI: &str = r#"(has(self.tokenProfile) && self.tokenProfile == 'I
         .field_path(".roles"),
     validation = Rule::new("!(has(self.tokenProfile) && self.tokenProfile == 'Identity') || !has(self.scopes) || size(self.scopes) == 0")
         .message("scopes need tokenProfile: Access; an identity token only authenticates: leave them out")
-        .field_path(".scopes")
+        .field_path(".scopes"),
+    validation = Rule::new("!(has(self.tokenProfile) && self.tokenProfile == 'Identity') || !has(self.agent)")
+        .message("agent needs tokenProfile: Access: an agent that takes calls is called with access tokens; leave it out")
+        .field_path(".agent")
 )]
 pub struct AgentResourceSpec {
     /// The `aud` of its tokens; unique in the cluster, the older AgentResource wins. Immutable.
@@ -100,6 +103,37 @@ pub struct AgentResourceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub allow: Vec<Allowance>,
+    /// The service accounts that may ask the introspection endpoint about its tokens (RFC 7662).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub introspectors: Vec<Introspector>,
+    /// The resource is itself an agent that takes calls: it may ask about the tokens it is called with, and may
+    /// pass calls on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentRef>,
+}
+
+/// A service account that may ask about a resource's tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Introspector {
+    /// Its namespace.
+    #[schemars(length(min = 1, max = 63), regex(pattern = rules::OBJECT_NAME))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
+    pub service_account_name: String,
+}
+
+/// An AgentIdentity of any namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AgentRef {
+    /// Its namespace.
+    #[schemars(length(min = 1, max = 63), regex(pattern = rules::OBJECT_NAME))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 63), regex(pattern = rules::OBJECT_NAME))]
+    pub name: String,
 }
 
 /// A role or scope that a resource offers.
@@ -132,7 +166,7 @@ pub struct Allowance {
     pub scopes: Option<Vec<String>>,
     /// The modes in which they may be granted; Application alone when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1))]
+    #[schemars(length(min = 1, max = 2))]
     pub modes: Option<Vec<Mode>>,
 }
 
@@ -141,6 +175,19 @@ pub struct Allowance {
 pub enum Mode {
     /// The agent's own rights.
     Application,
+    /// A user's rights, which the user's live token hands over.
+    Delegation,
+}
+
+impl Mode {
+    /// The word of the `agentid.dev` claim and of audit lines.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Application => "autonomous",
+            Self::Delegation => "delegated",
+        }
+    }
 }
 
 /// The token kinds (mutually exclusive by `typ` and by audience).

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{DurationError, SigningAlgorithm, parse_seconds};
+use super::{DurationError, Serving, SigningAlgorithm, StatusLists, UserIssuer, parse_seconds};
 
 /// The configuration, as it stands in the file given by `--config`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,15 @@ pub struct Configuration {
     /// How old the picture of the cluster may be before nothing is minted: 60s when absent.
     #[serde(default = "default_max_stale")]
     pub max_stale: Seconds,
+    /// The issuers whose users may let agents act for them; none when absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user_issuers: Vec<UserIssuer>,
+    /// How the token service is served.
+    #[serde(default)]
+    pub serving: Serving,
+    /// The status lists.
+    #[serde(default)]
+    pub status_lists: StatusLists,
 }
 
 /// A kind that agents may be bound to.
@@ -58,7 +67,7 @@ pub struct KeyTimes {
     pub publish_ahead: Seconds,
 }
 
-/// Bounds on the lifetimes of tokens in Secrets.
+/// Bounds on the lifetimes of tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
@@ -69,6 +78,10 @@ pub struct Limits {
     pub min_token_lifetime: Seconds,
     /// The longest lifetime of any token: 24h when absent.
     pub max_token_lifetime: Seconds,
+    /// The longest lifetime of an access token that is got on demand: 10m when absent.
+    pub on_demand_token_lifetime: Seconds,
+    /// The longest lifetime of an identity token that is got on demand: 5m when absent.
+    pub identity_token_lifetime: Seconds,
 }
 
 /// A duration of the configuration, in whole seconds; written like `90s` or `1h30m`.
@@ -108,6 +121,8 @@ impl Default for Limits {
             token_lifetime: Seconds(3600),
             min_token_lifetime: Seconds(600),
             max_token_lifetime: Seconds(24 * 3600),
+            on_demand_token_lifetime: Seconds(600),
+            identity_token_lifetime: Seconds(300),
         }
     }
 }
@@ -163,6 +178,9 @@ impl Configuration {
             keys: KeyTimes::default(),
             limits: Limits::default(),
             max_stale: default_max_stale(),
+            user_issuers: Vec::new(),
+            serving: Serving::default(),
+            status_lists: StatusLists::default(),
         }
     }
 
@@ -213,7 +231,20 @@ impl Configuration {
                 ),
             );
         }
-        let Limits { token_lifetime, min_token_lifetime, max_token_lifetime } = self.limits;
+        let Limits {
+            token_lifetime,
+            min_token_lifetime,
+            max_token_lifetime,
+            on_demand_token_lifetime,
+            identity_token_lifetime,
+        } = self.limits;
+        let demand = [on_demand_token_lifetime, identity_token_lifetime];
+        if demand.iter().any(|l| l.0 < 10 || *l > Seconds(3600)) {
+            return refuse(
+                "limits.onDemandTokenLifetime, limits.identityTokenLifetime",
+                "must lie between 10s and 1h".to_owned(),
+            );
+        }
         if min_token_lifetime.0 == 0 || max_token_lifetime.0 > 24 * 3600 {
             return refuse("limits", "lifetimes must be above 0s and at most 24h".to_owned());
         }
@@ -250,7 +281,7 @@ impl Configuration {
         if let Err(e) = self.pod_selector.parse::<super::LabelSelector>() {
             return refuse("podSelector", e.to_string());
         }
-        Ok(())
+        super::serving::check(self)
     }
 
     /// Whether an audience belongs to the issuer itself, so that no resource may have it.

@@ -15,21 +15,27 @@ mod reason;
 mod rules;
 mod selector;
 mod selector_text;
+mod serving;
 
-pub use agent_grant::{AgentGrant, AgentGrantSpec, AgentGrantStatus, AgentSelection, Application};
+pub use agent_grant::{
+    AgentGrant, AgentGrantSpec, AgentGrantStatus, AgentSelection, Application, Delegation,
+};
 pub use agent_identity::{
     AgentIdentity, AgentIdentitySpec, AgentIdentityStatus, BoundObjectRef, GrantState, GrantStatus, Sponsor,
-    SponsorKind,
+    SponsorKind, StatusIndex,
 };
 pub use agent_resource::{
-    AgentResource, AgentResourceSpec, AgentResourceStatus, Allowance, Mode, Offer, SigningAlgorithm,
-    SubjectForm, TokenProfile,
+    AgentRef, AgentResource, AgentResourceSpec, AgentResourceStatus, Allowance, Introspector, Mode, Offer,
+    SigningAlgorithm, SubjectForm, TokenProfile,
 };
 pub use configuration::{BoundKind, ConfigError, Configuration, KeyTimes, Limits, Seconds};
 pub use duration::{DurationError, format_seconds, parse_seconds};
 pub use reason::Reason;
 pub use selector::{BoundedValue, LabelSelector, Requirement, SelectorOperator};
 pub use selector_text::SelectorError;
+pub use serving::{
+    CertificateTimes, RateLimit, RateLimits, Serving, StatusLists, UserIssuer, UserIssuerSource,
+};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

@@ -13,6 +13,8 @@ pub(super) const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]
 pub(super) const SCOPE_TOKEN: &str = r"^[!#-\[\]-~]+$";
 /// What an `aud` may consist of.
 pub(super) const AUDIENCE: &str = "^[!\"$-~]+$";
+/// The `iss` of an issuer: an https URL without user, query and fragment (RFC 8414 §2).
+pub(super) const ISSUER: &str = r"^https://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?$";
 /// A Secret's key that is a token's file.
 pub(super) const TOKEN_FILE: &str = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_-])?\.jwt$";
 /// Group and version of a kind.
@@ -41,6 +43,7 @@ const REMEDIES: &[(&str, &str)] = &[
         AUDIENCE,
         "audience must be printable ASCII without space and fragment (RFC 8707 section 2), such as https://tickets.example.com",
     ),
+    (ISSUER, "issuer must be an https URL without user, such as https://idp.example.com"),
     (
         TOKEN_FILE,
         "secretKey must be a file name of letters, digits, '-', '_' and '.' that ends in .jwt, such as tickets.jwt",

@@ -146,6 +146,7 @@ pub fn agent_status(
                 roles: held.map(|h| h.roles.iter().map(ToString::to_string).collect()).unwrap_or_default(),
                 scopes: held.map(|h| h.scopes.iter().map(ToString::to_string).collect()).unwrap_or_default(),
                 digest: held.map(|h| h.digest().to_string()),
+                status_index: None,
             }
         })
         .take(256)

@@ -1,0 +1,4 @@
+//! What every port and every fetch has in common: listeners with bounds, TLS, guarded fetches, rate limits, the
+//! admin port. Knows nothing of agents.
+//!
+//! Invariant: nothing that comes from outside is read without a limit on its size and its time.
