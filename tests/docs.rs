@@ -50,6 +50,8 @@ fn issue(refusal: Option<Refusal>) -> Issue {
         grant: Some("tickets".into()),
         resource: Some("tickets".into()),
         entitlement: Entitlement {
+            mode: agentid::api::Mode::Application,
+            users: None,
             audience: "https://tickets.example.com".into(),
             profile: TokenProfile::Access,
             subject: SubjectForm::Id,
@@ -59,6 +61,7 @@ fn issue(refusal: Option<Refusal>) -> Issue {
             lifetime: 3600,
             not_after: None,
         },
+        status: None,
     };
     Issue {
         agent: Key::new("support", "triage"),

@@ -38,6 +38,8 @@ impl Pair {
 
     fn mint(&self, profile: TokenProfile, algorithm: SigningAlgorithm, now: Timestamp) -> String {
         let entitlement = Entitlement {
+            mode: agentid::api::Mode::Application,
+            users: None,
             audience: AUDIENCE.into(),
             profile,
             subject: SubjectForm::Id,
@@ -57,6 +59,7 @@ impl Pair {
                 grant: Some("tickets".into()),
                 resource: Some("tickets".into()),
                 entitlement,
+                status: None,
             }],
             missing: Vec::new(),
             refusal: None,

@@ -18,8 +18,8 @@ use super::watch::{Signal, Unreadable, WatchSpec, watch};
 use super::wire::{
     Wire, WireAgent, WireGrant, WireObject, WireResource, WireSecret, WireTrust, WireWorkload,
 };
-use crate::api::{Configuration, SECRET_TYPE, TRUST_NAME};
-use crate::domain::{Key, Lost, Object, Origin, Source, World, kind_name};
+use crate::api::{BoundKind, Configuration, SECRET_TYPE, TRUST_NAME};
+use crate::domain::{Key, Lost, Object, Origin, Source, View, World, kind_name};
 
 /// Objects taken in under one lock.
 const CHUNK: usize = 200;
@@ -35,10 +35,10 @@ pub struct SharedWorld {
 }
 
 impl SharedWorld {
-    /// An empty world.
+    /// An empty world of a view.
     #[must_use]
-    pub fn new(config: Configuration) -> Arc<Self> {
-        Arc::new(Self { world: RwLock::new(World::new(config)), changed: Notify::new() })
+    pub fn new(config: Configuration, view: View) -> Arc<Self> {
+        Arc::new(Self { world: RwLock::new(World::of(config, view)), changed: Notify::new() })
     }
 
     /// The world to ask. A panic of another holder does not spread: what it held is still a picture.
@@ -74,34 +74,84 @@ pub struct Skipped {
 /// Where skipped objects are reported.
 pub type Report = Arc<dyn Fn(Skipped) + Send + Sync>;
 
-/// Starts one watch a source; they end with `stop`.
-pub fn feed_all(client: &kube::Client, world: &Arc<SharedWorld>, report: &Report, stop: &CancellationToken) {
-    let config = world.read().config().clone();
-    let start = |source: Source, spec: WatchSpec| Feeder {
-        client: client.clone(),
-        world: world.clone(),
-        report: report.clone(),
-        source,
-        spec,
-    };
-    let ours = |plural: &str| WatchSpec::new(format!("/apis/{}/{plural}", crate::api::API_VERSION));
-    spawn(start(Source::Agents, ours("agentidentities")).run::<WireAgent>(), stop);
-    spawn(start(Source::Resources, ours("agentresources")).run::<WireResource>(), stop);
-    spawn(start(Source::Grants, ours("agentgrants")).run::<WireGrant>(), stop);
-    let namespaces = WatchSpec::new("/api/v1/namespaces").metadata_only();
-    spawn(start(Source::Namespaces, namespaces).run::<WireObject>(), stop);
+/// Starts the operator's watches, one a source; they end with `stop`.
+pub fn feed_operator(
+    client: &kube::Client,
+    world: &Arc<SharedWorld>,
+    report: &Report,
+    stop: &CancellationToken,
+) {
+    let feeds = Feeds { client, world, report, stop };
+    feeds.shared();
     let secrets = WatchSpec::new("/api/v1/secrets").fields(format!("type={SECRET_TYPE}")).metadata_only();
-    spawn(start(Source::Secrets, secrets).run::<WireSecret>(), stop);
+    feeds.start::<WireSecret>(Source::Secrets, secrets);
     let trust = WatchSpec::new("/api/v1/configmaps").fields(format!("metadata.name={TRUST_NAME}"));
-    spawn(start(Source::Trust, trust).run::<WireTrust>(), stop);
-    for kind in &config.bound_kinds {
-        let source = Source::Bound(kind_name(&kind.api_version, &kind.kind));
-        let spec = match (kind.api_version.as_str(), kind.kind.as_str()) {
-            ("v1", "Pod") => WatchSpec::new("").labels(&config.pod_selector),
-            ("batch/v1", "Job") => WatchSpec::new(""),
-            _ => WatchSpec::new("").metadata_only(),
+    feeds.start::<WireTrust>(Source::Trust, trust);
+}
+
+/// Starts the token service's watches; `lease` names the operator's Lease.
+pub fn feed_service(
+    client: &kube::Client,
+    world: &Arc<SharedWorld>,
+    report: &Report,
+    lease: &Key,
+    stop: &CancellationToken,
+) {
+    let feeds = Feeds { client, world, report, stop };
+    feeds.shared();
+    let accounts = WatchSpec::new("/api/v1/serviceaccounts").metadata_only();
+    feeds.start::<WireObject>(Source::ServiceAccounts, accounts);
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", lease.namespace);
+    let lease = WatchSpec::new(path).fields(format!("metadata.name={}", lease.name)).metadata_only();
+    feeds.start::<WireObject>(Source::Lease, lease);
+}
+
+struct Feeds<'a> {
+    client: &'a kube::Client,
+    world: &'a Arc<SharedWorld>,
+    report: &'a Report,
+    stop: &'a CancellationToken,
+}
+
+impl Feeds<'_> {
+    fn feeder(&self, source: Source, spec: WatchSpec) -> Feeder {
+        Feeder {
+            client: self.client.clone(),
+            world: self.world.clone(),
+            report: self.report.clone(),
+            source,
+            spec,
+        }
+    }
+
+    fn start<T: Wire>(&self, source: Source, spec: WatchSpec) {
+        spawn(self.feeder(source, spec).run::<T>(), self.stop);
+    }
+
+    /// Our kinds, namespaces, and the bound kinds with their hops.
+    fn shared(&self) {
+        let ours = |plural: &str| WatchSpec::new(format!("/apis/{}/{plural}", crate::api::API_VERSION));
+        self.start::<WireAgent>(Source::Agents, ours("agentidentities"));
+        self.start::<WireResource>(Source::Resources, ours("agentresources"));
+        self.start::<WireGrant>(Source::Grants, ours("agentgrants"));
+        self.start::<WireObject>(Source::Namespaces, WatchSpec::new("/api/v1/namespaces").metadata_only());
+        let (config, hops) = {
+            let world = self.world.read();
+            (world.config().clone(), world.hops())
         };
-        spawn(start(source, spec).run_discovered(kind.clone()), stop);
+        let hops = hops.iter().filter_map(|hop| hop.rsplit_once('/')).map(|(api_version, kind)| BoundKind {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+        });
+        for kind in config.bound_kinds.iter().cloned().chain(hops) {
+            let source = Source::Bound(kind_name(&kind.api_version, &kind.kind));
+            let spec = match (kind.api_version.as_str(), kind.kind.as_str()) {
+                ("v1", "Pod") => WatchSpec::new("").labels(&config.pod_selector),
+                ("batch/v1", "Job") => WatchSpec::new(""),
+                _ => WatchSpec::new("").metadata_only(),
+            };
+            spawn(self.feeder(source, spec).run_discovered(kind), self.stop);
+        }
     }
 }
 
@@ -120,7 +170,7 @@ struct Feeder {
 
 impl Feeder {
     /// A bound kind: its plural is asked for until the API server serves it.
-    async fn run_discovered(mut self, kind: crate::api::BoundKind) {
+    async fn run_discovered(mut self, kind: BoundKind) {
         self.spec.path = loop {
             match collection(&self.client, &kind).await {
                 Ok(Some(path)) => break path,
@@ -153,14 +203,22 @@ impl Feeder {
                         }
                     }
                 }
-                Signal::Listed => self.listed().await,
+                Signal::Listed(revision) => {
+                    self.listed().await;
+                    self.reached(&revision);
+                }
                 Signal::Apply(object) => {
                     let mut world = self.world.write();
                     world.heard(&self.source, Timestamp::now());
                     self.take(&mut world, object);
                 }
                 Signal::Delete(object) => self.delete(object),
-                Signal::Heard => self.world.write().heard(&self.source, Timestamp::now()),
+                Signal::Heard(revision) => {
+                    self.world.write().heard(&self.source, Timestamp::now());
+                    if let Some(revision) = revision {
+                        self.reached(&revision);
+                    }
+                }
                 Signal::Unreadable(object) => self.unreadable(object),
                 Signal::Lost(error) => {
                     tracing::warn!(source = %self.source, class = %error.class(), %error, "watch failed");
@@ -168,6 +226,12 @@ impl Feeder {
                 }
             }
             self.world.changed.notify_one();
+        }
+    }
+
+    fn reached(&self, revision: &str) {
+        if let Ok(version) = revision.parse() {
+            self.world.write().reached(&self.source, version);
         }
     }
 
@@ -253,10 +317,7 @@ struct ServedResource {
 ///
 /// # Errors
 /// The call's.
-pub async fn collection(
-    client: &kube::Client,
-    kind: &crate::api::BoundKind,
-) -> Result<Option<String>, CallError> {
+pub async fn collection(client: &kube::Client, kind: &BoundKind) -> Result<Option<String>, CallError> {
     let root =
         if kind.api_version == "v1" { "/api/v1".to_owned() } else { format!("/apis/{}", kind.api_version) };
     let request = http::Request::get(&root)

@@ -373,9 +373,9 @@ impl Looker<'_> {
             match signal {
                 Signal::Page(page) => page.into_iter().for_each(&mut each),
                 Signal::Unreadable(object) => unreadable.push(object),
-                Signal::Listed => break,
+                Signal::Listed(_) => break,
                 Signal::Lost(error) => return Err(error),
-                Signal::Listing | Signal::Apply(_) | Signal::Delete(_) | Signal::Heard => {}
+                Signal::Listing | Signal::Apply(_) | Signal::Delete(_) | Signal::Heard(_) => {}
             }
         }
         Ok(unreadable)

@@ -114,14 +114,15 @@ pub enum Signal<T> {
     Listing,
     /// A part of the list; never empty.
     Page(Vec<T>),
-    /// The list is complete.
-    Listed,
+    /// The list is complete, at this resourceVersion.
+    Listed(String),
     /// Created or changed.
     Apply(T),
     /// Deleted, or no longer selected; as it last was.
     Delete(T),
-    /// Nothing new, and the server says so: a bookmark, or a watch that was taken up and stays silent.
-    Heard,
+    /// Nothing new, and the server says so: a bookmark with its resourceVersion, or a watch that was taken up and
+    /// stays silent.
+    Heard(Option<String>),
     /// An object that exists (or is deleted) and can't be read as `T`.
     Unreadable(Unreadable),
     /// A try failed; the next follows by itself.
@@ -238,7 +239,7 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
         if page.token.is_some() {
             return Phase::List { token: page.token };
         }
-        self.pending.push_back(Signal::Listed);
+        self.pending.push_back(Signal::Listed(page.revision.clone()));
         self.refused = 0;
         Phase::Watch { revision: page.revision }
     }
@@ -280,7 +281,7 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
             }
             Ok(Err(e)) => Err(e),
             Err(_) if !followed.settled => {
-                self.pending.push_back(Signal::Heard);
+                self.pending.push_back(Signal::Heard(None));
                 followed.settled = true;
                 (self.expired, self.refused) = (0, 0);
                 return Phase::Follow(followed);
@@ -293,7 +294,7 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
                 revision
             }
             Ok(Line::Bookmark(revision)) => {
-                self.pending.push_back(Signal::Heard);
+                self.pending.push_back(Signal::Heard(revision.clone()));
                 revision
             }
             Ok(Line::Error(e)) | Err(e) => return self.broken(e, followed.revision),

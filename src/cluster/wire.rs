@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::{
@@ -17,9 +17,10 @@ use crate::api::{
     AgentIdentityStatus, AgentResource, AgentResourceSpec, AgentResourceStatus, DOCUMENT_KEY, MANAGED_BY,
     annotation,
 };
+use crate::domain::statuslist::Mark;
 use crate::domain::{
-    BoundObject, Changed, Credentials, Digest, Drift, Hasher, Key, Meta, Namespace, Object, Source, Trust,
-    Uid, Unfit,
+    BoundObject, Changed, Controller, Credentials, Digest, Drift, Hasher, Key, Meta, Namespace, Object,
+    ServiceAccount, Source, Trust, Uid, Unfit, kind_name,
 };
 
 /// The field manager of every write of ours.
@@ -115,9 +116,23 @@ pub struct WireMeta {
     deletion_timestamp: Option<Timestamp>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    owner_references: Vec<Owner>,
 }
 
 impl WireMeta {
+    /// What controls the object.
+    fn controller(&self) -> Option<Controller> {
+        let owner = self.owner_references.iter().find(|o| o.controller)?;
+        Some(Controller {
+            kind: kind_name(&owner.api_version, &owner.kind),
+            name: owner.name.as_str().into(),
+            uid: owner.uid.parse().ok()?,
+        })
+    }
+
     fn meta(&self) -> Result<Meta, Unfit> {
         Ok(Meta {
             key: Key::new(self.namespace.as_str(), self.name.as_str()),
@@ -142,10 +157,15 @@ impl Wire for WireObject {
     fn object(self, source: &Source) -> Result<Object, Unfit> {
         let meta = self.metadata.meta()?;
         Ok(match source {
-            Source::Bound(kind) => Object::Bound(
-                kind.clone(),
-                Box::new(BoundObject { meta, finished: false, unselected: false }),
-            ),
+            Source::Bound(kind) => {
+                let controller = self.metadata.controller();
+                Object::Bound(kind.clone(), Box::new(BoundObject { controller, ..BoundObject::new(meta) }))
+            }
+            Source::ServiceAccounts => Object::Account(Box::new(ServiceAccount { meta })),
+            Source::Lease => {
+                let said = self.metadata.annotations.get(STATUS_LIST_ANNOTATION);
+                Object::Lease(Box::new((meta, said.and_then(|text| read_mark(text)))))
+            }
             _ => {
                 let labels = self.metadata.labels.into_iter().collect();
                 Object::Namespace(Box::new(Namespace { meta, labels }))
@@ -159,7 +179,15 @@ impl Wire for WireObject {
 pub struct WireWorkload {
     metadata: WireMeta,
     #[serde(default)]
+    spec: WorkloadSpec,
+    #[serde(default)]
     status: WorkloadStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WorkloadSpec {
+    service_account_name: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -200,8 +228,13 @@ impl Wire for WireWorkload {
         let Source::Bound(kind) = source else {
             return Err(Unfit { field: "kind", problem: format!("{source} is no bound kind") });
         };
-        let finished = self.is_finished();
-        let object = BoundObject { meta: self.metadata.meta()?, finished, unselected: false };
+        let object = BoundObject {
+            finished: self.is_finished(),
+            controller: self.metadata.controller(),
+            account: self.spec.service_account_name.as_deref().map(Arc::from),
+            agent: self.metadata.labels.get(AGENT_LABEL).filter(|v| !v.is_empty()).map(|v| v.as_str().into()),
+            ..BoundObject::new(self.metadata.meta()?)
+        };
         Ok(Object::Bound(kind.clone(), Box::new(object)))
     }
 }
@@ -218,17 +251,20 @@ struct SecretMeta {
     #[serde(flatten)]
     meta: WireMeta,
     #[serde(default)]
-    annotations: BTreeMap<String, String>,
-    #[serde(default)]
-    owner_references: Vec<Owner>,
-    #[serde(default)]
     managed_fields: Vec<Managed>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Owner {
+    #[serde(default)]
+    api_version: String,
     kind: String,
+    #[serde(default)]
+    name: String,
     uid: String,
+    #[serde(default)]
+    controller: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -253,7 +289,7 @@ impl WireSecret {
     /// [`Unfit`] without a UID.
     pub fn credentials(self) -> Result<Credentials, Unfit> {
         let meta = self.metadata.meta.meta()?;
-        let text = |name| self.metadata.annotations.get(name).map(String::as_str);
+        let text = |name| self.metadata.meta.annotations.get(name).map(String::as_str);
         let time = |name| text(name).and_then(|t| t.parse().ok()).unwrap_or(Timestamp::MAX);
         let agent: Option<Uid> = text(annotation::AGENT_UID).and_then(|u| u.parse().ok());
         let list = |name| text(name).unwrap_or_default().split(',').filter(|t| !t.is_empty());
@@ -277,7 +313,8 @@ impl WireSecret {
     /// How it differs from what we wrote. A field that another manager has beside us still has our value:
     /// whoever changes a value takes the field from us.
     fn drift(&self, agent: Uid, tokens: &[(Box<str>, Digest)]) -> Option<Drift> {
-        let SecretMeta { meta, annotations, owner_references, managed_fields } = &self.metadata;
+        let SecretMeta { meta, managed_fields } = &self.metadata;
+        let WireMeta { annotations, owner_references, .. } = meta;
         let (mine, others): (Vec<_>, Vec<_>) =
             managed_fields.iter().partition(|m| m.manager == FIELD_MANAGER);
         let changed = |by: &str, what| Some(Drift { by: by.into(), what });
@@ -345,6 +382,35 @@ impl WireSecret {
         wanted.sort_unstable();
         if files == wanted { None } else { changed(somebody, Changed::Data) }
     }
+}
+
+/// The annotation of the leader's Lease that says how far the open status list has come: a [`Mark`].
+pub const STATUS_LIST_ANNOTATION: &str = "agentid.dev/status-list";
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireMark {
+    list: String,
+    mark: u32,
+    resource_version: String,
+}
+
+/// A mark as the annotation says it.
+#[must_use]
+pub fn write_mark(mark: &Mark) -> String {
+    let wire =
+        WireMark { list: mark.list.to_string(), mark: mark.mark, resource_version: mark.version.to_string() };
+    // Two texts and a number always serialise.
+    serde_json::to_string(&wire).unwrap_or_default()
+}
+
+fn read_mark(text: &str) -> Option<Mark> {
+    let wire: WireMark = serde_json::from_str(text).ok()?;
+    Some(Mark {
+        list: wire.list.parse().ok()?,
+        mark: wire.mark,
+        version: wire.resource_version.parse().ok()?,
+    })
 }
 
 /// A trust ConfigMap, whole.

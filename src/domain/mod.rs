@@ -12,6 +12,7 @@ mod queue;
 pub mod schedule;
 mod seen;
 pub mod status;
+pub mod statuslist;
 #[cfg(test)]
 pub(crate) mod testing;
 mod world;
@@ -21,4 +22,7 @@ pub use digest::{Digest, Hasher};
 pub use names::{Key, Uid, UidError};
 pub use queue::{Lane, Queue};
 pub use seen::*;
-pub use world::{Foreign, GrantTally, Holding, Lost, Object, Origin, Source, SourceState, Work, World};
+pub use statuslist::{ListId, StatusRef};
+pub use world::{
+    Foreign, GrantTally, Holding, Lost, Object, Origin, RecordedBy, Source, SourceState, View, Work, World,
+};

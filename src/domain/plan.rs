@@ -9,11 +9,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::schedule;
+use super::statuslist::{Indexes, StatusRef};
 use super::{
     Agent, Changed, Credentials, Decision, Digest, Drift, Entitlement, Hasher, Key, Refusal, Standing, Uid,
     World,
 };
-use crate::api::{IDENTITY_KEY, Reason, SigningAlgorithm, SubjectForm, TokenProfile};
+use crate::api::{IDENTITY_KEY, Mode, Reason, SigningAlgorithm, SubjectForm, TokenProfile};
 
 /// What of the key ring matters to plans.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct TokenSpec {
     pub resource: Option<Arc<str>>,
     /// What it says.
     pub entitlement: Entitlement,
+    /// Where it stands in a status list; `None` for the identity token, which nobody else takes.
+    pub status: Option<StatusRef>,
 }
 
 /// Something that an agent has no file of, and why.
@@ -146,7 +149,13 @@ pub struct Plan {
 
 /// Plans for an agent.
 #[must_use]
-pub fn plan(world: &World, decision: &Decision, keys: &KeysSeen, now: Timestamp) -> Option<Plan> {
+pub fn plan(
+    world: &World,
+    decision: &Decision,
+    indexes: &Indexes,
+    keys: &KeysSeen,
+    now: Timestamp,
+) -> Option<Plan> {
     let agent = world.agent(&decision.agent)?;
     let seen = world.secret(&decision.agent.sibling(agent.secret_name.clone()));
     let ours = seen.filter(|s| s.agent == Some(agent.meta.uid));
@@ -163,7 +172,7 @@ pub fn plan(world: &World, decision: &Decision, keys: &KeysSeen, now: Timestamp)
             {
                 plan.agent = AgentStep::Own(uid);
             }
-            allowed(&mut plan, agent, decision, seen, ours, keys, world, now);
+            allowed(&mut plan, agent, decision, indexes, seen, ours, keys, world, now);
         }
         Standing::Refused(refusal) => {
             let pod = agent.bound.as_ref().is_some_and(|b| &*b.kind == "v1/Pod");
@@ -172,7 +181,7 @@ pub fn plan(world: &World, decision: &Decision, keys: &KeysSeen, now: Timestamp)
             if pod && unseen {
                 plan.agent = AgentStep::Look;
             }
-            let issue = issue(world, agent, decision, Some(refusal));
+            let issue = issue(world, agent, decision, indexes, Some(refusal));
             plan.credential = Credential::Absent(refusal.clone());
             plan.secret = match ours {
                 Some(s) => match mend(s) {
@@ -214,13 +223,14 @@ fn allowed(
     plan: &mut Plan,
     agent: &Agent,
     decision: &Decision,
+    indexes: &Indexes,
     seen: Option<&Credentials>,
     ours: Option<&Credentials>,
     keys: &KeysSeen,
     world: &World,
     now: Timestamp,
 ) {
-    let issue = issue(world, agent, decision, None);
+    let issue = issue(world, agent, decision, indexes, None);
     let Some(secret) = ours else {
         if let Some(problem) = &keys.problem {
             plan.credential = Credential::Absent(keys_unavailable(problem));
@@ -310,7 +320,13 @@ fn unknown(agent: &Agent, ours: Option<&Credentials>, refusal: &Refusal, now: Ti
 }
 
 /// What an agent's Secret is to hold.
-fn issue(world: &World, agent: &Agent, decision: &Decision, refusal: Option<&Refusal>) -> Issue {
+fn issue(
+    world: &World,
+    agent: &Agent,
+    decision: &Decision,
+    indexes: &Indexes,
+    refusal: Option<&Refusal>,
+) -> Issue {
     let (mut tokens, mut missing) = (Vec::new(), Vec::new());
     if refusal.is_none() {
         tokens.push(TokenSpec {
@@ -322,11 +338,14 @@ fn issue(world: &World, agent: &Agent, decision: &Decision, refusal: Option<&Ref
                 profile: TokenProfile::Identity,
                 subject: SubjectForm::Id,
                 algorithm: SigningAlgorithm::ES256,
+                mode: Mode::Application,
+                users: None,
                 roles: Vec::new(),
                 scopes: Vec::new(),
                 lifetime: decision.lifetime,
                 not_after: decision.not_after,
             },
+            status: None,
         });
     }
     for grant in &decision.grants {
@@ -336,6 +355,7 @@ fn issue(world: &World, agent: &Agent, decision: &Decision, refusal: Option<&Ref
                 grant: Some(grant.grant.clone()),
                 resource: Some(grant.resource.clone()),
                 entitlement: entitlement.clone(),
+                status: indexes.get(grant.uid),
             });
             if grant.refusal.is_none() {
                 continue;
@@ -354,6 +374,9 @@ fn issue(world: &World, agent: &Agent, decision: &Decision, refusal: Option<&Ref
     for token in &tokens {
         h.part(token.file.as_bytes()).part(&token.entitlement.digest().0);
         h.parts(token.grant.iter().chain(&token.resource).map(|t| &**t).collect::<Vec<_>>().into_iter());
+        if let Some(at) = token.status {
+            h.part(&at.list.0.to_be_bytes()).part(&at.index.to_be_bytes());
+        }
     }
     for m in &missing {
         let (reason, message) =

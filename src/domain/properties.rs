@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::plan::{AgentStep, SecretStep};
+use super::statuslist::Entry;
 use super::testing::{Cluster, uid_of};
 use super::*;
 use crate::api::IDENTITY_KEY;
@@ -239,13 +240,28 @@ fn settle(c: &mut Cluster) {
     c.settle();
 }
 
+/// What an agent holds has an index of its own that reads VALID; what it does not hold has none.
+fn check_entries(c: &Cluster, key: &Key, decision: &Decision) {
+    let agent = c.world.agent(key).unwrap();
+    let allowed = matches!(decision.standing, Standing::Allowed);
+    for grant in &decision.grants {
+        let recorded = agent.status.recorded(grant.uid);
+        assert_eq!(recorded.is_some(), allowed && grant.held.is_some(), "{key}: {grant:?}");
+        if let (Some(recorded), Some(held)) = (recorded, &grant.held) {
+            assert!(recorded.covers(held), "{key}: {recorded:?} {held:?}");
+            assert_eq!(statuslist::entry(&c.world, recorded.at, c.now), Entry::Valid, "{key}: {recorded:?}");
+        }
+    }
+}
+
 fn check_known(c: &mut Cluster) {
-    for key in c.agents.keys() {
-        let (decision, plan) = c.plan_of(key).unwrap();
+    for key in &c.agents.keys().cloned().collect::<Vec<_>>() {
+        let (decision, indexes, plan) = c.plan_of(key).unwrap();
         assert_eq!(plan.secret, SecretStep::Keep, "{key}");
         assert!(matches!(plan.agent, AgentStep::Keep | AgentStep::Look), "{key}: {:?}", plan.agent);
-        let change = status::agent_status(&c.world, &decision, &plan.credential, c.now);
+        let change = status::agent_status(&c.world, &decision, &indexes, &plan.credential, c.now);
         assert_eq!(change, None, "{key}");
+        check_entries(c, key, &decision);
     }
     for (key, secret) in &c.secrets {
         let agent = c.agents.values().find(|a| Some(uid_of(&a.metadata)) == secret.seen.agent);

@@ -8,7 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::plan::Credential;
 use super::seen::status_digest;
-use super::{Decision, Grant, Resource, SeenStatus, World, decide};
+use super::statuslist::{Indexes, Recorded};
+use super::{Decision, Grant, GrantDecision, Resource, SeenStatus, World, decide};
 use crate::api::{
     AgentGrantStatus, AgentIdentityStatus, AgentResourceStatus, GrantState, GrantStatus, Reason,
 };
@@ -111,6 +112,7 @@ fn truncated(mut message: String) -> String {
 pub fn agent_status(
     world: &World,
     decision: &Decision,
+    indexes: &Indexes,
     credential: &Credential,
     now: Timestamp,
 ) -> Option<StatusChange<AgentIdentityStatus>> {
@@ -136,6 +138,9 @@ pub fn agent_status(
         .iter()
         .map(|g| {
             let held = g.held.as_ref().filter(|_| withheld.is_none());
+            if let Some(kept) = agent.status.recorded(g.uid).filter(|_| unknown && held.is_none()) {
+                return unknown_grant(g, kept);
+            }
             GrantStatus {
                 name: g.grant.to_string(),
                 uid: g.uid.to_string(),
@@ -145,8 +150,8 @@ pub fn agent_status(
                 reason: withheld.or(g.refusal.as_ref()).map(|r| r.reason.as_str().to_owned()),
                 roles: held.map(|h| h.roles.iter().map(ToString::to_string).collect()).unwrap_or_default(),
                 scopes: held.map(|h| h.scopes.iter().map(ToString::to_string).collect()).unwrap_or_default(),
-                digest: held.map(|h| h.digest().to_string()),
-                status_index: None,
+                digest: held.map(|h| h.rest().to_string()),
+                status_index: held.and_then(|_| indexes.get(g.uid)).map(Into::into),
             }
         })
         .take(256)
@@ -178,6 +183,23 @@ pub fn agent_status(
         observed_generation: Some(agent.generation),
     };
     (status_digest(&status) != agent.status.digest).then_some(StatusChange { status, transitions })
+}
+
+/// What can't be told now keeps the index that it has: unknown is not absent.
+fn unknown_grant(grant: &GrantDecision, kept: &Recorded) -> GrantStatus {
+    let texts = |names: &[std::sync::Arc<str>]| names.iter().map(ToString::to_string).collect();
+    GrantStatus {
+        name: grant.grant.to_string(),
+        uid: grant.uid.to_string(),
+        resource: grant.resource.to_string(),
+        resource_uid: Some(kept.resource.to_string()),
+        state: GrantState::Refused,
+        reason: Some(Reason::Unknown.as_str().to_owned()),
+        roles: texts(&kept.roles),
+        scopes: texts(&kept.scopes),
+        digest: Some(kept.rest.to_string()),
+        status_index: Some(kept.at.into()),
+    }
 }
 
 fn grants_held(decision: &Decision, withheld: Option<Reason>, unknown: bool, held: usize) -> Said {

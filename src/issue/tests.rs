@@ -1,10 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::SubjectForm;
+use crate::api::{Mode, SubjectForm};
 use crate::crypto::{Algorithm, Expect, JwkSet, Typ, verify};
 use crate::domain::plan::Missing;
-use crate::domain::{Key, Refusal, Uid};
+use crate::domain::{Key, ListId, Refusal, StatusRef, Uid};
 
 struct Pair([SigningKey; 2]);
 
@@ -45,6 +45,8 @@ fn issuer() -> Issuer {
 
 fn entitlement(audience: &str) -> Entitlement {
     Entitlement {
+        mode: Mode::Application,
+        users: None,
         audience: audience.into(),
         profile: TokenProfile::Access,
         subject: SubjectForm::Id,
@@ -57,7 +59,8 @@ fn entitlement(audience: &str) -> Entitlement {
 }
 
 fn spec(file: &str, entitlement: Entitlement) -> TokenSpec {
-    TokenSpec { file: file.into(), grant: Some("g".into()), resource: Some("r".into()), entitlement }
+    let status = Some(StatusRef { list: ListId(7), index: 3 });
+    TokenSpec { file: file.into(), grant: Some("g".into()), resource: Some("r".into()), entitlement, status }
 }
 
 fn issue(tokens: Vec<TokenSpec>) -> Issue {

@@ -15,6 +15,7 @@ use crate::cluster::wire::{Wire, WireObject, WireSecret, WireWorkload};
 use crate::cluster::write::SecretWrite;
 use crate::domain::plan::{AgentStep, Cause, Credential, Issue, Plan, SecretStep, plan};
 use crate::domain::status::{Transition, agent_status};
+use crate::domain::statuslist::{Full, Indexes, StatusRef};
 use crate::domain::{BoundObject, Decision, Key, Object, Refusal, Source, Uid, Unfit, World, decide};
 use crate::issue::{Contents, MintError};
 
@@ -38,6 +39,9 @@ pub enum Failure {
     /// The plan did not become empty.
     #[error("the work does not come to rest; somebody else may be changing the same object")]
     Restless,
+    /// The status list is being followed by another.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// A panic, in this agent's work alone.
     #[error("a fault of agentid's own: {0}")]
     Panic(String),
@@ -49,6 +53,7 @@ impl Failure {
     pub const fn reason(&self) -> Reason {
         match self {
             Self::Mint(e) => e.reason(),
+            Self::Full(_) => Reason::IndexPending,
             _ => Reason::Internal,
         }
     }
@@ -72,12 +77,13 @@ pub(super) async fn agent(cx: &Context, key: &Key) -> Result<Option<Timestamp>, 
     let mut looked = false;
     for _ in 0..ROUNDS {
         let now = Timestamp::now();
-        let Some((decision, plan)) = look(cx, &cx.world.read(), key, now) else { return Ok(None) };
+        let look = look(cx, &cx.world.read(), key, now)?;
+        let Some(Look { decision, indexes, plan }) = look else { return Ok(None) };
         let holdings = decision.holdings();
         if *cx.world.read().holdings(key) != holdings {
             cx.world.write().record_holdings(key, holdings);
         }
-        match round(cx, &decision, &plan, &mut looked, now).await? {
+        match round(cx, &decision, &indexes, &plan, &mut looked, now).await? {
             Round::Again => {}
             Round::Rest(wake) => return Ok(wake),
         }
@@ -85,15 +91,23 @@ pub(super) async fn agent(cx: &Context, key: &Key) -> Result<Option<Timestamp>, 
     Err(Failure::Restless)
 }
 
-fn look(cx: &Context, world: &World, key: &Key, now: Timestamp) -> Option<(Decision, Plan)> {
-    let decision = decide(world, key, now)?;
-    let plan = plan(world, &decision, &cx.keys().seen, now)?;
-    Some((decision, plan))
+struct Look {
+    decision: Decision,
+    indexes: Indexes,
+    plan: Plan,
+}
+
+fn look(cx: &Context, world: &World, key: &Key, now: Timestamp) -> Result<Option<Look>, Failure> {
+    let (Some(agent), Some(decision)) = (world.agent(key), decide(world, key, now)) else { return Ok(None) };
+    let indexes = cx.indexes().assign(world, agent, &decision, now)?;
+    let plan = plan(world, &decision, &indexes, &cx.keys().seen, now);
+    Ok(plan.map(|plan| Look { decision, indexes, plan }))
 }
 
 async fn round(
     cx: &Context,
     decision: &Decision,
+    indexes: &Indexes,
     plan: &Plan,
     looked: &mut bool,
     now: Timestamp,
@@ -127,20 +141,23 @@ async fn round(
         }
     }
     if plan.secret != SecretStep::Keep {
+        if indexes.widened && plan.credential == Credential::Fresh {
+            status(cx, decision, indexes, &plan.credential, now).await?;
+        }
         return match secret(cx, decision, plan, now).await {
             Ok(()) => Ok(Round::Again),
             Err(failure) => {
-                report(cx, decision, &failure, now).await;
+                report(cx, decision, indexes, &failure, now).await;
                 Err(failure)
             }
         };
     }
-    status(cx, decision, &plan.credential, now).await?;
+    status(cx, decision, indexes, &plan.credential, now).await?;
     Ok(Round::Rest(plan.wake))
 }
 
 /// Says on the agent itself why its Secret can't be written, if trying again won't help.
-async fn report(cx: &Context, decision: &Decision, failure: &Failure, now: Timestamp) {
+async fn report(cx: &Context, decision: &Decision, indexes: &Indexes, failure: &Failure, now: Timestamp) {
     let Failure::Call { what, source } = failure else { return };
     if source.class().is_transient() || matches!(source.class(), Class::Conflict | Class::AlreadyExists) {
         return;
@@ -152,7 +169,7 @@ async fn report(cx: &Context, decision: &Decision, failure: &Failure, now: Times
         Reason::Internal,
         format!("{what}: {}; see agentid's RBAC rules, quotas and admission policies", source.message()),
     );
-    if let Err(e) = status(cx, decision, &Credential::Absent(refusal), now).await {
+    if let Err(e) = status(cx, decision, indexes, &Credential::Absent(refusal), now).await {
         tracing::debug!(agent = %decision.agent, error = %e, "the failure could not be written either");
     }
 }
@@ -160,14 +177,20 @@ async fn report(cx: &Context, decision: &Decision, failure: &Failure, now: Times
 async fn status(
     cx: &Context,
     decision: &Decision,
+    indexes: &Indexes,
     credential: &Credential,
     now: Timestamp,
 ) -> Result<(), Failure> {
-    let change = agent_status(&cx.world.read(), decision, credential, now);
+    let change = agent_status(&cx.world.read(), decision, indexes, credential, now);
     let Some(change) = change else { return Ok(()) };
     match cx.writer.agent_status(&decision.agent, decision.uid, &change.status).await {
         Ok(object) => {
-            cx.world.answer(object.object(&Source::Agents)?);
+            let object = object.object(&Source::Agents)?;
+            let recorded = change.status.grants.iter().filter_map(|g| {
+                Some((g.uid.parse().ok()?, StatusRef::try_from(g.status_index.as_ref()?).ok()?))
+            });
+            cx.indexes().recorded(decision.uid, recorded, object.meta().version);
+            cx.world.answer(object);
             tell(cx, &decision.agent, decision.uid, &change.transitions);
             Ok(())
         }

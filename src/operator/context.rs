@@ -1,7 +1,7 @@
 //! What every piece of work has at hand.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use crate::cluster::events::{EventSink, Notice, Severity};
 use crate::cluster::feed::{SharedWorld, collection};
 use crate::cluster::write::Writer;
 use crate::domain::status::Transition;
+use crate::domain::statuslist::HandOut;
 use crate::domain::{Key, KindName, Uid};
 use crate::issue::Issuer;
 
@@ -29,6 +30,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// By which pods are seen.
     pub pod_selector: LabelSelector,
+    pub(super) indexes: Mutex<HandOut>,
     pub(super) client: kube::Client,
     pub(super) events: EventSink,
     pub(super) keys: watch::Receiver<Arc<KeyView>>,
@@ -40,6 +42,11 @@ impl Context {
     #[must_use]
     pub fn keys(&self) -> Arc<KeyView> {
         self.keys.borrow().clone()
+    }
+
+    /// The open status list.
+    pub(super) fn indexes(&self) -> MutexGuard<'_, HandOut> {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The path under which a bound kind is served.

@@ -10,6 +10,7 @@ mod engine;
 mod foreign;
 mod keykeeper;
 mod keys;
+mod lists;
 mod metrics;
 mod ring;
 mod statuses;
@@ -33,10 +34,10 @@ use self::metrics::Metrics;
 use crate::api::{API_VERSION, Configuration, LabelSelector, Reason};
 use crate::cluster::client::{ClientError, ClientOptions, connect};
 use crate::cluster::events::{EventSink, Notice, Severity};
-use crate::cluster::feed::{Report, SharedWorld, Skipped, feed_all};
+use crate::cluster::feed::{Report, SharedWorld, Skipped, feed_operator};
 use crate::cluster::lease::{Claim, Leadership, Lease, LeaseConfig, LeaseError, LostReason};
 use crate::cluster::write::Writer;
-use crate::domain::Source;
+use crate::domain::{Source, View};
 use crate::issue::Issuer;
 
 /// The name of the Lease.
@@ -69,6 +70,9 @@ pub enum OperatorError {
     /// The lease's times.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// No status list.
+    #[error(transparent)]
+    Lists(#[from] lists::ListError),
     /// The lease was lost: another process leads, or the API server could not be reached for too long.
     #[error("the lease {LEASE_NAME} was lost ({0}); ending, so that two never lead")]
     Lost(LostReason),
@@ -86,12 +90,12 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     tracing::info!(server = %clients.server, %namespace, issuer = %config.issuer, trust_domain = %config.trust_domain, version = env!("CARGO_PKG_VERSION"), "starting");
 
     let metrics = Arc::new(Metrics::default());
-    let world = SharedWorld::new(config.clone());
+    let world = SharedWorld::new(config.clone(), View::Operator);
     let identity = identity.map_or_else(own_identity, |name| format!("{name}_{}", random_part()));
     let (events, _) =
         EventSink::start(clients.write.clone(), "agentid.dev/operator", &identity, stop.clone());
     let report = report(events.clone(), metrics.clone());
-    feed_all(&clients.watch, &world, &report, &stop);
+    feed_operator(&clients.watch, &world, &report, &stop);
 
     let lease = Lease::new(clients.lease.clone(), &namespace, LEASE_NAME, identity, LeaseConfig::default())?;
     let handle = lease.handle();
@@ -129,10 +133,15 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
             client: clients.write.clone(),
             events,
             keys,
+            indexes: Mutex::new(lists::open(&handle, config.status_lists.capacity).await?),
             collections: Mutex::new(HashMap::new()),
         });
         let work = stop.child_token();
         let keeper = ring::keep(&clients.write, &namespace, context.clone(), key_sender, work.clone());
+        let marks = {
+            let (context, work) = (context.clone(), work.clone());
+            tokio::spawn(async move { work.run_until_cancelled(lists::keep(&context, &handle)).await })
+        };
         let engine = tokio::spawn(Engine::new(context, claim).run(work.clone()));
         let lost = tokio::select! {
             () = stop.cancelled() => None,
@@ -147,6 +156,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
         let ended = async {
             let _ = engine.await;
             let _ = keeper.await;
+            let _ = marks.await;
         };
         if tokio::time::timeout(Duration::from_secs(25), ended).await.is_err() {
             tracing::warn!("the loop did not end in time");

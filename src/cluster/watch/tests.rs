@@ -69,10 +69,10 @@ fn word(signal: &Signal<Thing>) -> String {
     match signal {
         Signal::Listing => "listing".into(),
         Signal::Page(items) => format!("page{:?}", items.iter().map(|t| t.n).collect::<Vec<_>>()),
-        Signal::Listed => "listed".into(),
+        Signal::Listed(_) => "listed".into(),
         Signal::Apply(t) => format!("apply{}", t.n),
         Signal::Delete(t) => format!("delete{}", t.n),
-        Signal::Heard => "heard".into(),
+        Signal::Heard(_) => "heard".into(),
         Signal::Unreadable(u) => format!("unreadable({},{})", u.name, u.deleted),
         Signal::Lost(e) => format!("lost({})", e.class()),
     }

@@ -29,8 +29,7 @@ fn deleting(_: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
 }
 
 fn sources(world: &World, _: &Agent, clock: &mut Clock) -> Option<Standing> {
-    // What the trust ConfigMaps say decides nothing.
-    let mut needed = Source::CORE.iter().filter(|s| **s != Source::Trust);
+    let mut needed = world.core().iter().filter(|s| s.decides());
     needed.find(|s| !world.is_fresh(s, clock.now)).map(|source| {
         clock.again_in(5);
         unknown(world, source)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Clock, Entitlement, GrantDecision, Refusal};
-use crate::api::{Mode, Reason};
+use crate::api::{Mode, Reason, TokenProfile};
 use crate::domain::{Agent, Grant, Resource, World};
 
 pub(super) fn grants(world: &World, agent: &Agent, lifetime: u32, clock: &mut Clock) -> Vec<GrantDecision> {
@@ -105,6 +105,9 @@ fn entitle(
     if let Some(refusal) = resource_refusal(world, resource) {
         return Err(refusal);
     }
+    if let Some(refusal) = delegation_refusal(world, grant, resource) {
+        return Err(refusal);
+    }
     let allowance = allowance(world, agent, grant, resource)?;
     let (roles, role_refusal) =
         narrow(&grant.roles, &resource.roles, &allowance.roles, &ROLES, grant, resource);
@@ -122,12 +125,48 @@ fn entitle(
         profile: resource.profile,
         subject: resource.subject,
         algorithm: resource.algorithm,
+        mode: grant.mode,
+        users: grant.users.clone(),
         roles,
         scopes,
         lifetime: lifetime.min(limit),
         not_after: [grant.expires_at, agent.expires_at].into_iter().flatten().min(),
     };
     Ok((entitlement, refusal))
+}
+
+/// Why a delegation can't be: whose users, and for which tokens.
+fn delegation_refusal(world: &World, grant: &Grant, resource: &Resource) -> Option<Refusal> {
+    let users = grant.users.as_ref()?;
+    let config = world.config();
+    if *users.issuer != *config.issuer && config.user_issuer(&users.issuer).is_none() {
+        return Some(Refusal::new(
+            Reason::IssuerNotTrusted,
+            format!(
+                "spec.delegation.issuer: {:?} is not among userIssuers in agentid's configuration; name a trusted \
+                 issuer, or have it added",
+                users.issuer
+            ),
+        ));
+    }
+    (resource.profile == TokenProfile::Identity).then(|| {
+        Refusal::new(
+            Reason::ModeNotAllowed,
+            format!(
+                "spec.delegation: AgentResource {} takes identity tokens, which never speak for a user; use \
+                 application",
+                grant.resource
+            ),
+        )
+    })
+}
+
+/// The form of a grant, as its field is called.
+const fn form(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Application => "spec.application",
+        Mode::Delegation => "spec.delegation",
+    }
 }
 
 /// Why no token is made for a resource at all.
@@ -212,8 +251,10 @@ fn allowance<'a>(
         return Err(Refusal::new(
             Reason::ModeNotAllowed,
             format!(
-                "spec.application: AgentResource {} does not allow namespace {namespace} the mode {:?}; ask its owner",
-                grant.resource, grant.mode
+                "{}: AgentResource {} does not allow namespace {namespace} the mode {:?}; ask its owner",
+                form(grant.mode),
+                grant.resource,
+                grant.mode
             ),
         ));
     }
@@ -240,13 +281,13 @@ struct Words {
 }
 
 const ROLES: Words = Words {
-    field: "spec.application.roles",
+    field: "roles",
     one: "role",
     not_offered: Reason::RoleNotOffered,
     not_allowed: Reason::RoleNotAllowed,
 };
 const SCOPES: Words = Words {
-    field: "spec.application.scopes",
+    field: "scopes",
     one: "scope",
     not_offered: Reason::ScopeNotOffered,
     not_allowed: Reason::ScopeNotAllowed,
@@ -262,7 +303,7 @@ fn narrow(
 ) -> (Vec<Arc<str>>, Option<Refusal>) {
     let (mut held, mut refusal) = (Vec::new(), None);
     for name in asked {
-        let (field, one) = (words.field, words.one);
+        let (field, one) = (format!("{}.{}", form(grant.mode), words.field), words.one);
         if !offered.contains(name) {
             refusal.get_or_insert_with(|| {
                 Refusal::new(

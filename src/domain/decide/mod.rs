@@ -12,8 +12,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use self::grant::resource_refusal;
-use super::{Digest, Hasher, Holding, Key, Uid, World};
-use crate::api::{GrantState, Reason, SigningAlgorithm, SubjectForm, TokenProfile};
+use super::{Digest, Hasher, Holding, Key, Uid, Users, World};
+use crate::api::{GrantState, Mode, Reason, SigningAlgorithm, SubjectForm, TokenProfile};
 
 /// Why something is refused: a reason of the closed set, and a message that names object, field, value and
 /// remedy.
@@ -67,6 +67,10 @@ pub struct Entitlement {
     pub subject: SubjectForm,
     /// The signature algorithm.
     pub algorithm: SigningAlgorithm,
+    /// In whose right.
+    pub mode: Mode,
+    /// Of a delegation: whose rights.
+    pub users: Option<Users>,
     /// The roles: asked ∩ offered ∩ allowed.
     pub roles: Vec<Arc<str>>,
     /// The scopes: asked ∩ offered ∩ allowed.
@@ -90,7 +94,29 @@ impl Entitlement {
         h.parts(self.roles.iter().map(|r| &**r));
         h.parts(self.scopes.iter().map(|s| &**s));
         h.part(self.not_after.map(|t| t.to_string()).unwrap_or_default().as_bytes());
+        self.hash_users(&mut h);
         h.finish()
+    }
+
+    /// A digest of what a status index was handed out for, beside roles and scopes. Times are left out: a token
+    /// has its own, and a grant whose time is over is refused.
+    #[must_use]
+    pub fn rest(&self) -> Digest {
+        let mut h = Hasher::new("answer's rest");
+        h.part(self.audience.as_bytes());
+        h.part(format!("{:?} {:?}", self.profile, self.subject).as_bytes());
+        self.hash_users(&mut h);
+        h.finish()
+    }
+
+    fn hash_users(&self, h: &mut Hasher) {
+        if let Some(users) = &self.users {
+            h.part(users.issuer.as_bytes());
+            h.parts(
+                users.subjects.iter().flat_map(|s| s.iter().map(|s| &**s)).collect::<Vec<_>>().into_iter(),
+            );
+            h.part(&[u8::from(users.subjects.is_some())]);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::Meta;
+use super::{KindName, Meta};
 use crate::domain::{Digest, Uid};
 
 /// An object that agents may be bound to.
@@ -16,6 +16,38 @@ pub struct BoundObject {
     pub finished: bool,
     /// It exists but does not carry the label by which pods are seen.
     pub unselected: bool,
+    /// What controls it: its ownerReference with `controller: true`.
+    pub controller: Option<Controller>,
+    /// Of a pod: its service account.
+    pub account: Option<Arc<str>>,
+    /// Of a pod: the value of the label by which pods are seen, which may name the agent.
+    pub agent: Option<Arc<str>>,
+}
+
+impl BoundObject {
+    /// One of which only metadata is known.
+    #[must_use]
+    pub const fn new(meta: Meta) -> Self {
+        Self { meta, finished: false, unselected: false, controller: None, account: None, agent: None }
+    }
+}
+
+/// What controls an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Controller {
+    /// Its kind.
+    pub kind: KindName,
+    /// Its name, in the same namespace.
+    pub name: Arc<str>,
+    /// Its UID.
+    pub uid: Uid,
+}
+
+/// A ServiceAccount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// Its metadata.
+    pub meta: Meta,
 }
 
 /// A Secret of type `agentid.dev/credentials`, as its metadata tells.

@@ -7,16 +7,17 @@ mod rights;
 
 use std::sync::Arc;
 
-pub use held::{BoundObject, Changed, Credentials, Drift, Trust};
-pub use rights::{Grant, Namespace, Resource, Selection};
+pub use held::{BoundObject, Changed, Controller, Credentials, Drift, ServiceAccount, Trust};
+pub use rights::{Grant, Namespace, Resource, Selection, Users};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::statuslist::{Recorded, StatusRef};
 use super::{Digest, Hasher, Key, Uid};
 use crate::api::{
-    AgentGrantStatus, AgentIdentity, AgentIdentityStatus, AgentResourceStatus, LabelSelector, Reason,
-    parse_seconds,
+    AgentGrantStatus, AgentIdentity, AgentIdentityStatus, AgentResourceStatus, GrantStatus, LabelSelector,
+    Reason, parse_seconds,
 };
 
 /// What every object has.
@@ -112,6 +113,8 @@ pub struct Agent {
     pub owners: Box<[Uid]>,
     /// Whom it lives and dies with.
     pub bound: Option<Bound>,
+    /// The service account of its pods.
+    pub service_account: Option<Arc<str>>,
     /// The Secret of its credentials, defaulted.
     pub secret_name: Arc<str>,
     /// `tokenLifetime` in seconds.
@@ -144,6 +147,7 @@ impl Agent {
             labels,
             owners: _,
             bound,
+            service_account,
             secret_name,
             token_lifetime,
             expires_at,
@@ -156,6 +160,7 @@ impl Agent {
             && *generation == other.generation
             && *labels == other.labels
             && *bound == other.bound
+            && *service_account == other.service_account
             && *secret_name == other.secret_name
             && *token_lifetime == other.token_lifetime
             && *expires_at == other.expires_at
@@ -174,6 +179,8 @@ pub struct SeenStatus {
     pub bound_uid: Option<Uid>,
     /// The conditions.
     pub conditions: Box<[SeenCondition]>,
+    /// The held grants that it records an index of; none where it is another agent's status.
+    pub grants: Box<[Recorded]>,
 }
 
 /// A condition as it was seen.
@@ -190,6 +197,18 @@ pub struct SeenCondition {
 }
 
 impl SeenStatus {
+    /// What it records of a grant.
+    #[must_use]
+    pub fn recorded(&self, grant: Uid) -> Option<&Recorded> {
+        self.grants.iter().find(|r| r.grant == grant)
+    }
+
+    /// What it records under an index.
+    #[must_use]
+    pub fn recorded_at(&self, at: StatusRef) -> Option<&Recorded> {
+        self.grants.iter().find(|r| r.at == at)
+    }
+
     /// A condition by type.
     #[must_use]
     pub fn condition(&self, kind: &str) -> Option<&SeenCondition> {
@@ -296,13 +315,14 @@ impl TryFrom<&AgentIdentity> for Agent {
                 .filter_map(|o| o.uid.parse().ok())
                 .collect(),
             bound,
+            service_account: spec.service_account_name.as_deref().map(Arc::from),
             secret_name,
             token_lifetime,
             expires_at: spec.expires_at.as_ref().map(|t| t.0),
             ttl_after_expired: spec.ttl_seconds_after_expired.and_then(|t| u32::try_from(t).ok()),
             suspend: spec.suspend.unwrap_or_default(),
             invalid,
-            status: object.status.as_ref().map(SeenStatus::from).unwrap_or_default(),
+            status: object.status.as_ref().map(|s| SeenStatus::of_agent(s, meta.uid)).unwrap_or_default(),
             meta,
         })
     }
@@ -310,15 +330,34 @@ impl TryFrom<&AgentIdentity> for Agent {
 
 impl SeenStatus {
     fn of<T: serde::Serialize>(status: &T, conditions: &[Condition]) -> Self {
-        Self { digest: status_digest(status), bound_uid: None, conditions: seen_conditions(conditions) }
+        Self {
+            digest: status_digest(status),
+            bound_uid: None,
+            conditions: seen_conditions(conditions),
+            grants: Box::default(),
+        }
+    }
+
+    /// The status of the agent of a UID. One that a backup brought back with another agent's indexes records
+    /// nothing: an index is of one agent, for ever.
+    fn of_agent(status: &AgentIdentityStatus, uid: Uid) -> Self {
+        let own = status.agent_id.as_deref().is_some_and(|id| id.ends_with(&format!("/agent/{uid}")));
+        let grants = status.grants.iter().filter(|_| own).filter_map(recorded).collect();
+        let bound_uid = status.bound_object_uid.as_deref().and_then(|u| u.parse().ok());
+        Self { bound_uid, grants, ..Self::of(status, &status.conditions) }
     }
 }
 
-impl From<&AgentIdentityStatus> for SeenStatus {
-    fn from(status: &AgentIdentityStatus) -> Self {
-        let bound_uid = status.bound_object_uid.as_deref().and_then(|u| u.parse().ok());
-        Self { bound_uid, ..Self::of(status, &status.conditions) }
-    }
+fn recorded(grant: &GrantStatus) -> Option<Recorded> {
+    let texts = |list: &[String]| list.iter().map(|t| Arc::from(t.as_str())).collect();
+    Some(Recorded {
+        grant: grant.uid.parse().ok()?,
+        resource: grant.resource_uid.as_deref()?.parse().ok()?,
+        roles: texts(&grant.roles),
+        scopes: texts(&grant.scopes),
+        rest: grant.digest.as_deref()?.parse().ok()?,
+        at: grant.status_index.as_ref()?.try_into().ok()?,
+    })
 }
 
 impl From<&AgentResourceStatus> for SeenStatus {

@@ -9,7 +9,7 @@ use crate::api::{
     AgentGrant, AgentResource, Allowance, IDENTITY_KEY, LabelSelector, Mode, SigningAlgorithm, SubjectForm,
     TokenProfile, parse_seconds,
 };
-use crate::domain::Agent;
+use crate::domain::{Agent, Key};
 
 /// An AgentResource.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +34,10 @@ pub struct Resource {
     pub scopes: Box<[Arc<str>]>,
     /// From where it may be granted.
     pub allow: Box<[Allowance]>,
+    /// The service accounts that may ask about its tokens.
+    pub introspectors: Box<[Key]>,
+    /// The agent that it is.
+    pub agent: Option<Key>,
     /// What in its spec can't be understood.
     pub invalid: Option<Box<str>>,
     /// Its status.
@@ -54,6 +58,8 @@ impl Resource {
             roles,
             scopes,
             allow,
+            introspectors,
+            agent,
             invalid,
             status: _,
         } = self;
@@ -66,6 +72,8 @@ impl Resource {
             && *roles == other.roles
             && *scopes == other.scopes
             && *allow == other.allow
+            && *introspectors == other.introspectors
+            && *agent == other.agent
             && *invalid == other.invalid
     }
 }
@@ -90,6 +98,12 @@ impl TryFrom<&AgentResource> for Resource {
             roles: spec.roles.iter().map(|o| o.name.as_str().into()).collect(),
             scopes: spec.scopes.iter().map(|o| o.name.as_str().into()).collect(),
             allow: spec.allow.clone().into(),
+            introspectors: spec
+                .introspectors
+                .iter()
+                .map(|i| Key::new(i.namespace.as_str(), i.service_account_name.as_str()))
+                .collect(),
+            agent: spec.agent.as_ref().map(|a| Key::new(a.namespace.as_str(), a.name.as_str())),
             invalid,
             status: object.status.as_ref().map(SeenStatus::from).unwrap_or_default(),
         })
@@ -105,6 +119,24 @@ pub enum Selection {
     Selector(Box<LabelSelector>),
 }
 
+/// Whose rights a delegation passes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Users {
+    /// Their issuer.
+    pub issuer: Arc<str>,
+    /// Their `sub`s; `None`: any of that issuer's.
+    pub subjects: Option<Box<[Arc<str>]>>,
+}
+
+impl Users {
+    /// Whether a user is among them.
+    #[must_use]
+    pub fn include(&self, issuer: &str, subject: &str) -> bool {
+        *self.issuer == *issuer
+            && self.subjects.as_ref().is_none_or(|all| all.iter().any(|s| **s == *subject))
+    }
+}
+
 /// An AgentGrant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grant {
@@ -118,6 +150,8 @@ pub struct Grant {
     pub resource: Arc<str>,
     /// In whose right.
     pub mode: Mode,
+    /// Of a delegation: whose rights.
+    pub users: Option<Users>,
     /// Roles asked for.
     pub roles: Box<[Arc<str>]>,
     /// Scopes asked for.
@@ -143,6 +177,7 @@ impl Grant {
             selection,
             resource,
             mode,
+            users,
             roles,
             scopes,
             not_before,
@@ -155,6 +190,7 @@ impl Grant {
             && *selection == other.selection
             && *resource == other.resource
             && *mode == other.mode
+            && *users == other.users
             && *roles == other.roles
             && *scopes == other.scopes
             && *not_before == other.not_before
@@ -184,10 +220,21 @@ impl TryFrom<&AgentGrant> for Grant {
             _ => return Err(unfit("spec.agents", "exactly one of names and selector must be set")),
         };
         let texts = |list: &[String]| list.iter().map(|t| Arc::from(t.as_str())).collect();
-        let (roles, scopes, mut invalid) = spec.application.as_ref().map_or_else(
-            || (Box::default(), Box::default(), Some("spec: has no form that this version knows".into())),
-            |a| (texts(&a.roles), texts(&a.scopes), None),
-        );
+        let (mode, roles, scopes, users, mut invalid) = match (&spec.application, &spec.delegation) {
+            (Some(a), None) => (Mode::Application, texts(&a.roles), texts(&a.scopes), None, None),
+            (None, Some(d)) => {
+                let users =
+                    Users { issuer: d.issuer.as_str().into(), subjects: d.subjects.as_deref().map(texts) };
+                let late = spec.secret_key.is_some().then(|| {
+                    "spec.secretKey: a delegated token is never delivered in a Secret; leave it out".into()
+                });
+                (Mode::Delegation, Box::default(), texts(&d.scopes), Some(users), late)
+            }
+            _ => {
+                let unknown = Some("spec: has no form that this version knows".into());
+                (Mode::Application, Box::default(), Box::default(), None, unknown)
+            }
+        };
         // The schema says so too; but whatever was stored under another schema must not take the place of the
         // identity token, or leave the volume.
         if let Some(key) = &spec.secret_key
@@ -201,7 +248,8 @@ impl TryFrom<&AgentGrant> for Grant {
             generation: object.metadata.generation.unwrap_or_default(),
             selection,
             resource: spec.resource.as_str().into(),
-            mode: Mode::Application,
+            mode,
+            users,
             roles,
             scopes,
             not_before: spec.not_before.as_ref().map(|t| t.0),

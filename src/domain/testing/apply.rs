@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use super::*;
 use crate::api::AgentIdentityStatus;
 use crate::domain::plan::{AgentStep, Issue, Plan, SecretStep, plan};
+use crate::domain::statuslist::{Indexes, StatusRef};
 use crate::domain::{schedule, status};
 
 /// What was written, counted.
@@ -77,15 +78,17 @@ impl Cluster {
     }
 
     /// What the operator would do now.
-    pub fn plan_of(&self, key: &Key) -> Option<(Decision, Plan)> {
+    pub fn plan_of(&mut self, key: &Key) -> Option<(Decision, Indexes, Plan)> {
         let decision = decide(&self.world, key, self.now)?;
-        let plan = plan(&self.world, &decision, &self.keys, self.now)?;
-        Some((decision, plan))
+        let agent = self.world.agent(key)?;
+        let indexes = self.hand_out.assign(&self.world, agent, &decision, self.now).unwrap();
+        let plan = plan(&self.world, &decision, &indexes, &self.keys, self.now)?;
+        Some((decision, indexes, plan))
     }
 
     fn work_on(&mut self, key: &Key, may_look: bool) -> Done {
         self.due.remove(key);
-        let Some((decision, plan)) = self.plan_of(key) else { return Ok(()) };
+        let Some((decision, indexes, plan)) = self.plan_of(key) else { return Ok(()) };
         self.world.record_holdings(key, decision.holdings());
         let uid = decision.uid;
         match &plan.agent {
@@ -100,6 +103,12 @@ impl Cluster {
             AgentStep::Own(object) => self.own(key, uid, *object)?,
             _ => {}
         }
+        if indexes.widened
+            && let Some(change) =
+                status::agent_status(&self.world, &decision, &indexes, &plan.credential, self.now)
+        {
+            self.write_status(key, uid, change.status)?;
+        }
         match self.write_secret(plan.secret) {
             Err(Undone::Foreign) => return self.work_on(key, false),
             done => done?,
@@ -113,7 +122,9 @@ impl Cluster {
             self.world.remove(&Source::Agents, key, uid, 0);
             return Ok(());
         }
-        if let Some(change) = status::agent_status(&self.world, &decision, &plan.credential, self.now) {
+        if let Some(change) =
+            status::agent_status(&self.world, &decision, &indexes, &plan.credential, self.now)
+        {
             self.write_status(key, uid, change.status)?;
         }
         if let Some(wake) = plan.wake {
@@ -173,6 +184,10 @@ impl Cluster {
             assert!(!moved || old.status != new.status, "{key}: {old:?} {new:?}");
         }
         agent.metadata.resource_version = Some(version.to_string());
+        let grants = status.grants.iter().filter_map(|g| {
+            Some((g.uid.parse().unwrap(), StatusRef::try_from(g.status_index.as_ref()?).unwrap()))
+        });
+        self.hand_out.recorded(uid, grants, version);
         agent.status = Some(status);
         self.answer_agent(key);
         self.writes.statuses += 1;

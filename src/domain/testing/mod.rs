@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 pub(crate) use self::apply::Writes;
 use super::plan::KeysSeen;
+use super::statuslist::HandOut;
 use super::*;
 use crate::api::{AgentGrant, AgentIdentity, AgentResource, Configuration};
 
@@ -53,6 +54,7 @@ pub(crate) struct Cluster {
     pub bound: BTreeMap<(KindName, Key), BoundObject>,
     pub secrets: BTreeMap<Key, Stored>,
     pub trust: BTreeMap<Key, Trust>,
+    pub hand_out: HandOut,
     pub foreign: BTreeSet<Key>,
     pub lost: BTreeSet<Source>,
     pub writes: Writes,
@@ -63,6 +65,7 @@ pub(crate) struct Cluster {
     retry: BTreeSet<Work>,
     version: u64,
     uids: u64,
+    terms: u128,
 }
 
 pub(crate) const START: i64 = 1_800_000_000;
@@ -94,6 +97,7 @@ impl Cluster {
             bound: BTreeMap::new(),
             secrets: BTreeMap::new(),
             trust: BTreeMap::new(),
+            hand_out: HandOut::open(ListId(1), 1 << 20),
             foreign: BTreeSet::new(),
             lost: BTreeSet::new(),
             writes: Writes::default(),
@@ -103,6 +107,7 @@ impl Cluster {
             retry: BTreeSet::new(),
             version: 0,
             uids: 0,
+            terms: 0,
         };
         cluster.restart();
         cluster
@@ -129,6 +134,8 @@ impl Cluster {
     /// The operator starts anew: the world is made of what the API server holds, and of nothing else.
     pub fn restart(&mut self) {
         self.world = World::new(self.world.config().clone());
+        self.terms += 1;
+        self.hand_out = HandOut::open(ListId(self.terms), 1 << 20);
         self.pending.clear();
         self.due.clear();
         self.retry.clear();
@@ -178,6 +185,7 @@ impl Cluster {
                 self.secrets.values().map(|s| Object::Secret(Box::new(s.seen.clone()))).collect()
             }
             Source::Trust => self.trust.values().cloned().map(|t| Object::Trust(Box::new(t))).collect(),
+            Source::ServiceAccounts | Source::Lease => Vec::new(),
             Source::Bound(kind) => {
                 let of_kind = self.bound.iter().filter(|((k, _), o)| k == kind && !o.unselected);
                 of_kind.map(|(_, o)| Object::Bound(kind.clone(), Box::new(o.clone()))).collect()
@@ -330,6 +338,7 @@ impl Cluster {
             Source::Namespaces => self.namespaces.remove(key).map(|n| n.meta.uid),
             Source::Secrets => self.secrets.remove(key).map(|s| s.seen.meta.uid),
             Source::Trust => self.trust.remove(key).map(|t| t.meta.uid),
+            Source::ServiceAccounts | Source::Lease => None,
             Source::Bound(kind) => {
                 let object = self.bound.remove(&(kind.clone(), key.clone()));
                 object.map(|o| o.meta.uid)
@@ -358,7 +367,7 @@ impl Cluster {
         let old = self.bound.get(&at).cloned();
         let mut meta = old.as_ref().map_or_else(|| self.new_meta(key), |o| o.meta.clone());
         meta.version = self.next_version();
-        let object = BoundObject { meta, finished, unselected: !selected };
+        let object = BoundObject { finished, unselected: !selected, ..BoundObject::new(meta) };
         let uid = object.meta.uid;
         if selected {
             self.put(Source::Bound(kind.clone()), Object::Bound(kind, Box::new(object.clone())));

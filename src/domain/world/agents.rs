@@ -18,9 +18,16 @@ impl World {
             && old.same_but_status(&agent)
         {
             let said = old.owners != agent.owners || old.status.digest != agent.status.digest;
-            if self.agents.take(agent, origin) != Taken::Stale && said && origin == Origin::Watch {
+            let indexed = (old.status.grants != agent.status.grants).then(|| agent.clone());
+            let taken = self.agents.take(agent, origin);
+            if let (Some(new), Taken::Replaced(old)) = (indexed, &taken) {
+                self.index_recorded(old, false);
+                self.index_recorded(&new, true);
+            }
+            if taken != Taken::Stale && said && origin == Origin::Watch {
                 self.dirty.push((Work::Agent(key), Lane::Paced));
             }
+            self.believe_mark();
             return;
         }
         match self.agents.take(agent.clone(), origin) {
@@ -32,6 +39,7 @@ impl World {
             }
             Taken::New => self.agent_added(&agent),
         }
+        self.believe_mark();
     }
 
     fn agent_changed(&mut self, old: &Agent, new: &Agent) {
@@ -104,12 +112,17 @@ impl World {
         let key = &agent.meta.key;
         let claim = key.sibling(agent.secret_name.clone());
         let bound = agent.bound.as_ref().map(|b| (b.kind.clone(), key.sibling(b.name.clone())));
+        let account = agent.service_account.as_ref().map(|a| key.sibling(a.clone()));
+        self.index_recorded(agent, there);
         if there {
             self.agents_in.entry(key.namespace.clone()).or_default().insert(key.name.clone());
             self.agent_of_uid.insert(agent.meta.uid, key.clone());
             insert(self.claims.entry(claim).or_default(), &key.name);
             if let Some(bound) = bound {
                 insert(self.bound_to.entry(bound).or_default(), &key.name);
+            }
+            if let Some(account) = account {
+                insert(self.agents_of_account.entry(account).or_default(), &key.name);
             }
             return;
         }
@@ -123,6 +136,9 @@ impl World {
         forget(&mut self.claims, &claim, &key.name);
         if let Some(bound) = bound {
             forget(&mut self.bound_to, &bound, &key.name);
+        }
+        if let Some(account) = account {
+            forget(&mut self.agents_of_account, &account, &key.name);
         }
     }
 }

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 
 use super::table::Origin;
 use super::{Lost, Source, Work, World};
-use crate::domain::{Agent, Credentials, Grant, Key, Lane, Namespace, Resource, Trust, Uid};
+use crate::domain::statuslist::Mark;
+use crate::domain::{
+    Agent, Credentials, Grant, Key, Lane, Meta, Namespace, Resource, ServiceAccount, Trust, Uid,
+};
 
 /// An object of a source, as it was seen.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +24,10 @@ pub enum Object {
     Secret(Box<Credentials>),
     /// A trust ConfigMap.
     Trust(Box<Trust>),
+    /// A ServiceAccount.
+    Account(Box<ServiceAccount>),
+    /// The leader's Lease, with what it says of the open status list.
+    Lease(Box<(Meta, Option<Mark>)>),
     /// An object of a bound kind.
     Bound(crate::domain::KindName, Box<crate::domain::BoundObject>),
 }
@@ -28,7 +35,7 @@ pub enum Object {
 impl Object {
     /// Its metadata.
     #[must_use]
-    pub fn meta(&self) -> &crate::domain::Meta {
+    pub fn meta(&self) -> &Meta {
         match self {
             Self::Agent(a) => &a.meta,
             Self::Resource(r) => &r.meta,
@@ -36,6 +43,8 @@ impl Object {
             Self::Namespace(n) => &n.meta,
             Self::Secret(s) => &s.meta,
             Self::Trust(t) => &t.meta,
+            Self::Account(a) => &a.meta,
+            Self::Lease(l) => &l.0,
             Self::Bound(_, o) => &o.meta,
         }
     }
@@ -54,6 +63,8 @@ impl World {
             Source::Namespaces => self.namespaces.begin_list(),
             Source::Secrets => self.secrets.begin_list(),
             Source::Trust => self.trust.begin_list(),
+            Source::ServiceAccounts => self.accounts.begin_list(),
+            Source::Lease => {}
             Source::Bound(kind) => {
                 if let Some(table) = self.bound.get_mut(kind) {
                     table.begin_list();
@@ -72,6 +83,8 @@ impl World {
             Source::Namespaces => self.namespaces.missing(),
             Source::Secrets => self.secrets.missing(),
             Source::Trust => self.trust.missing(),
+            Source::ServiceAccounts => self.accounts.missing(),
+            Source::Lease => Vec::new(),
             Source::Bound(kind) => self.bound.get(kind).map(|t| t.missing()).unwrap_or_default(),
         }
     }
@@ -119,6 +132,14 @@ impl World {
         self.mark_everything();
     }
 
+    /// The watch of a source has come to a resourceVersion, by a list or a bookmark.
+    pub fn reached(&mut self, source: &Source, version: u64) {
+        if *source == Source::Agents {
+            self.agents.reached(version);
+            self.believe_mark();
+        }
+    }
+
     /// A source was heard of.
     pub fn heard(&mut self, source: &Source, now: Timestamp) {
         let state = self.sources.entry(source.clone()).or_default();
@@ -151,6 +172,13 @@ impl World {
             Object::Namespace(n) => self.take_namespace(*n, origin),
             Object::Secret(s) => self.take_secret(*s, origin),
             Object::Trust(t) => self.take_trust(*t, origin),
+            Object::Account(a) => {
+                if origin == Origin::Watch {
+                    self.accounts.reached(a.meta.version);
+                }
+                self.accounts.take(*a, origin);
+            }
+            Object::Lease(lease) => self.take_mark(lease.1),
             Object::Bound(kind, o) => self.take_bound(&kind, *o, origin),
         }
     }
@@ -164,6 +192,8 @@ impl World {
             Source::Namespaces => self.namespaces.keep(key),
             Source::Secrets => self.secrets.keep(key),
             Source::Trust => self.trust.keep(key),
+            Source::ServiceAccounts => self.accounts.keep(key),
+            Source::Lease => {}
             Source::Bound(kind) => {
                 if let Some(table) = self.bound.get_mut(kind) {
                     table.keep(key);
@@ -178,6 +208,7 @@ impl World {
             Source::Agents => {
                 self.agents.reached(version);
                 self.remove_agent(key, uid);
+                self.believe_mark();
             }
             Source::Resources => {
                 self.resources.reached(version);
@@ -209,6 +240,12 @@ impl World {
                     self.dirty.push((Work::Trust(key.namespace.clone()), Lane::Urgent));
                 }
             }
+            Source::ServiceAccounts => {
+                self.accounts.reached(version);
+                self.accounts.remove(key, uid);
+            }
+            // A Lease that is gone says nothing new: what it said last stands until another leader speaks.
+            Source::Lease => {}
             Source::Bound(kind) => self.remove_bound(kind, key, uid, version),
         }
     }

@@ -7,6 +7,7 @@ mod agents;
 mod bound;
 mod feed;
 mod index;
+mod recorded;
 mod rights;
 mod secrets;
 mod source;
@@ -19,14 +20,17 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use feed::Object;
+pub use recorded::RecordedBy;
 pub use source::{Lost, Source, SourceState};
 pub use table::Origin;
 pub use tally::{GrantTally, Holding};
 
+use self::recorded::Lists;
 use self::table::Table;
 use self::tally::Tally;
 use super::{
-    Agent, BoundObject, Credentials, Grant, Key, KindName, Lane, Namespace, Resource, Selection, Trust, Uid,
+    Agent, BoundObject, Credentials, Grant, Key, KindName, Lane, Namespace, Resource, Selection,
+    ServiceAccount, Trust, Uid,
 };
 use crate::api::Configuration;
 
@@ -50,6 +54,20 @@ pub struct Foreign {
     pub checked: Timestamp,
 }
 
+/// Whose picture it is: which sources feed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum View {
+    /// The operator's.
+    #[default]
+    Operator,
+    /// The token service's: without Secrets and ConfigMaps, with service accounts, the leader's Lease and the hops
+    /// from pods to their workloads.
+    Service,
+}
+
+/// The kinds by which a pod's controller is reached, and which kind that is.
+const HOPS: &[(&str, &str)] = &[("apps/v1/ReplicaSet", "apps/v1/Deployment")];
+
 /// More agents than this touched by one change are re-decided in the paced lane.
 const URGENT_FAN_OUT: usize = 64;
 
@@ -57,6 +75,7 @@ const URGENT_FAN_OUT: usize = 64;
 #[derive(Debug)]
 pub struct World {
     config: Configuration,
+    view: View,
     kinds: HashSet<KindName>,
     agents: Table<Agent>,
     resources: Table<Resource>,
@@ -64,6 +83,7 @@ pub struct World {
     namespaces: Table<Namespace>,
     secrets: Table<Credentials>,
     trust: Table<Trust>,
+    accounts: Table<ServiceAccount>,
     bound: HashMap<KindName, Table<BoundObject>>,
     sources: HashMap<Source, SourceState>,
 
@@ -71,11 +91,13 @@ pub struct World {
     agent_of_uid: HashMap<Uid, Key>,
     claims: HashMap<Key, Vec<Arc<str>>>,
     bound_to: HashMap<(KindName, Key), Vec<Arc<str>>>,
+    agents_of_account: HashMap<Key, Vec<Arc<str>>>,
     secrets_of: HashMap<Uid, Vec<Key>>,
     grants_naming: HashMap<Key, BTreeSet<Arc<str>>>,
     grants_selecting: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     grants_on: HashMap<Arc<str>, BTreeSet<Key>>,
     audiences: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    lists: Lists,
 
     foreign: HashMap<Key, Foreign>,
     confirmed_gone: HashSet<Uid>,
@@ -84,31 +106,43 @@ pub struct World {
 }
 
 impl World {
-    /// An empty world.
+    /// An empty world, the operator's.
     #[must_use]
     pub fn new(config: Configuration) -> Self {
+        Self::of(config, View::Operator)
+    }
+
+    /// An empty world of a view.
+    #[must_use]
+    pub fn of(config: Configuration, view: View) -> Self {
         let kinds: HashSet<_> =
             config.bound_kinds.iter().map(|k| super::kind_name(&k.api_version, &k.kind)).collect();
+        let hops = HOPS.iter().filter(|(_, of)| view == View::Service && kinds.contains(*of));
+        let hops = hops.map(|(hop, _)| KindName::from(*hop));
         Self {
-            bound: kinds.iter().map(|k| (k.clone(), Table::default())).collect(),
+            bound: kinds.iter().cloned().chain(hops).map(|k| (k, Table::default())).collect(),
             kinds,
             config,
+            view,
             agents: Table::default(),
             resources: Table::default(),
             grants: Table::default(),
             namespaces: Table::default(),
             secrets: Table::default(),
             trust: Table::default(),
+            accounts: Table::default(),
             sources: HashMap::new(),
             agents_in: HashMap::new(),
             agent_of_uid: HashMap::new(),
             claims: HashMap::new(),
             bound_to: HashMap::new(),
+            agents_of_account: HashMap::new(),
             secrets_of: HashMap::new(),
             grants_naming: HashMap::new(),
             grants_selecting: HashMap::new(),
             grants_on: HashMap::new(),
             audiences: HashMap::new(),
+            lists: Lists::default(),
             foreign: HashMap::new(),
             confirmed_gone: HashSet::new(),
             tally: Tally::default(),
@@ -171,6 +205,19 @@ impl World {
     #[must_use]
     pub fn namespace(&self, name: &Arc<str>) -> Option<&Namespace> {
         self.namespaces.get(&Key::new("", name.clone()))
+    }
+
+    /// A service account.
+    #[must_use]
+    pub fn account(&self, key: &Key) -> Option<&ServiceAccount> {
+        self.accounts.get(key)
+    }
+
+    /// The agents whose pods run as a service account.
+    #[must_use]
+    pub fn agents_of_account(&self, account: &Key) -> Vec<&Agent> {
+        let names = self.agents_of_account.get(account).into_iter().flatten();
+        names.filter_map(|n| self.agents.get(&account.sibling(n.clone()))).collect()
     }
 
     /// A Secret of our type.
@@ -294,14 +341,29 @@ impl World {
     /// All sources with their states, in a stable order.
     #[must_use]
     pub fn sources(&self) -> BTreeMap<Source, SourceState> {
-        let bound = self.kinds.iter().cloned().map(Source::Bound);
-        Source::CORE.into_iter().chain(bound).map(|s| (s.clone(), self.source(&s))).collect()
+        let bound = self.bound.keys().cloned().map(Source::Bound);
+        self.core().iter().cloned().chain(bound).map(|s| (s.clone(), self.source(&s))).collect()
+    }
+
+    /// The sources without which this view decides nothing.
+    #[must_use]
+    pub const fn core(&self) -> &'static [Source] {
+        match self.view {
+            View::Operator => &Source::CORE,
+            View::Service => &Source::SERVICE,
+        }
+    }
+
+    /// The hops from pods to their workloads that this view watches.
+    #[must_use]
+    pub fn hops(&self) -> Vec<KindName> {
+        self.bound.keys().filter(|k| !self.kinds.contains(*k)).cloned().collect()
     }
 
     /// Whether every source that all decisions need has synced once.
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        Source::CORE.iter().all(|s| self.source(s).synced)
+        self.core().iter().all(|s| self.source(s).synced)
     }
 
     /// Whether a source can be believed now.
@@ -312,7 +374,7 @@ impl World {
 
     /// Numbers of objects by kind, for metrics.
     #[must_use]
-    pub fn sizes(&self) -> [(&'static str, usize); 7] {
+    pub fn sizes(&self) -> [(&'static str, usize); 8] {
         [
             ("agentidentities", self.agents.len()),
             ("agentresources", self.resources.len()),
@@ -320,6 +382,7 @@ impl World {
             ("namespaces", self.namespaces.len()),
             ("secrets", self.secrets.len()),
             ("configmaps", self.trust.len()),
+            ("serviceaccounts", self.accounts.len()),
             ("boundobjects", self.bound.values().map(Table::len).sum()),
         ]
     }

@@ -24,14 +24,28 @@ pub enum Source {
     Secrets,
     /// The trust ConfigMaps.
     Trust,
-    /// A kind that agents may be bound to.
+    /// ServiceAccounts.
+    ServiceAccounts,
+    /// The leader's Lease.
+    Lease,
+    /// A kind that agents may be bound to, or a hop on the way to one.
     Bound(KindName),
 }
 
 impl Source {
-    /// The sources without which nothing is decided.
+    /// The sources of the operator, beside the bound kinds.
     pub const CORE: [Self; 6] =
         [Self::Agents, Self::Resources, Self::Grants, Self::Namespaces, Self::Secrets, Self::Trust];
+    /// The sources of the token service, beside the bound kinds: it may not list Secrets.
+    pub const SERVICE: [Self; 6] =
+        [Self::Agents, Self::Resources, Self::Grants, Self::Namespaces, Self::ServiceAccounts, Self::Lease];
+
+    /// Whether what an agent holds is decided by it. The trust ConfigMaps decide nothing; service accounts and
+    /// the Lease decide who asks and what a status list says.
+    #[must_use]
+    pub const fn decides(&self) -> bool {
+        !matches!(self, Self::Trust | Self::ServiceAccounts | Self::Lease)
+    }
 }
 
 impl fmt::Display for Source {
@@ -43,6 +57,8 @@ impl fmt::Display for Source {
             Self::Namespaces => f.write_str("namespaces"),
             Self::Secrets => f.write_str("secrets"),
             Self::Trust => f.write_str("configmaps"),
+            Self::ServiceAccounts => f.write_str("serviceaccounts"),
+            Self::Lease => f.write_str("leases"),
             Self::Bound(kind) => f.write_str(kind),
         }
     }

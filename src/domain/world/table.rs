@@ -23,6 +23,7 @@ seen!(
     crate::domain::Namespace,
     crate::domain::BoundObject,
     crate::domain::Credentials,
+    crate::domain::ServiceAccount,
     crate::domain::Trust
 );
 
@@ -96,6 +97,11 @@ impl<T: Seen> Table<T> {
                 Taken::New
             }
         }
+    }
+
+    /// How far the watch has come.
+    pub(crate) const fn newest(&self) -> u64 {
+        self.newest
     }
 
     /// Notes how far the watch has come.

@@ -327,7 +327,7 @@ fn a_label_taken_off_is_no_deletion() {
     c.bound("v1/Pod", &Key::new("ns", "o"), false, false);
     c.bound("v1/Pod", &Key::new("ns", "another"), false, true);
     c.deliver();
-    let (_, plan) = c.plan_of(&Key::new("ns", "a")).unwrap();
+    let (_, _, plan) = c.plan_of(&Key::new("ns", "a")).unwrap();
     assert!(matches!(plan.agent, AgentStep::Confirm(_)) && plan.secret == SecretStep::Keep);
     c.settle();
     let Standing::Refused(refusal) = c.decide("ns", "a").standing else { panic!("not refused") };
@@ -366,12 +366,12 @@ fn without_keys_what_is_no_longer_held_is_stripped_once() {
     c.delete(&Source::Grants, &Key::new("ns", "g"));
     c.settle();
     assert_eq!(c.files("ns", "a-agentid").unwrap(), ["identity.jwt"]);
-    let (_, plan) = c.plan_of(&key).unwrap();
+    let (_, _, plan) = c.plan_of(&key).unwrap();
     assert_eq!(plan.secret, SecretStep::Keep);
     // Who it is the agent may always say, whatever else its configuration has come to say.
     c.apply(&agent("a", "ns", "tokenLifetime: 2h"));
     c.deliver();
-    assert_eq!(c.plan_of(&key).unwrap().1.secret, SecretStep::Keep);
+    assert_eq!(c.plan_of(&key).unwrap().2.secret, SecretStep::Keep);
 
     // Nothing can be taken out of an immutable Secret: it goes as a whole.
     let mut c = quiet();
@@ -379,7 +379,7 @@ fn without_keys_what_is_no_longer_held_is_stripped_once() {
     c.drift(&secret, Changed::Immutable);
     c.delete(&Source::Grants, &Key::new("ns", "g"));
     c.deliver();
-    assert!(matches!(c.plan_of(&key).unwrap().1.secret, SecretStep::Delete(_)));
+    assert!(matches!(c.plan_of(&key).unwrap().2.secret, SecretStep::Delete(_)));
     c.settle();
     let status = c.agents[&key].status.clone().unwrap();
     assert_eq!((&*status.conditions[0].status, &*status.conditions[0].reason), ("False", "KeysUnavailable"));
@@ -397,7 +397,7 @@ fn every_drift_is_healed() {
         let before = c.secrets[&secret].seen.meta.uid;
         c.drift(&secret, what);
         c.deliver();
-        let anew = match c.plan_of(&Key::new("ns", "a")).unwrap().1.secret {
+        let anew = match c.plan_of(&Key::new("ns", "a")).unwrap().2.secret {
             SecretStep::Update(_, _, Cause::Healed(d)) if d.what == what => false,
             SecretStep::Recreate(_, _, Cause::Healed(d)) if d.what == what => true,
             other => panic!("{other:?}"),
