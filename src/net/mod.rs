@@ -2,3 +2,9 @@
 //! admin port. Knows nothing of agents.
 //!
 //! Invariant: nothing that comes from outside is read without a limit on its size and its time.
+
+pub mod listen;
+mod source;
+pub mod tls;
+
+pub use source::Source;
