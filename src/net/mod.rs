@@ -4,6 +4,7 @@
 //! Invariant: nothing that comes from outside is read without a limit on its size and its time.
 
 pub mod listen;
+pub mod rate;
 mod source;
 pub mod tls;
 
