@@ -3,6 +3,7 @@
 //!
 //! Invariant: nothing that comes from outside is read without a limit on its size and its time.
 
+pub mod admin;
 pub mod fetch;
 pub mod listen;
 pub mod rate;
