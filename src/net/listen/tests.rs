@@ -233,6 +233,14 @@ async fn a_body_that_is_too_long_is_413() {
     // Sent whole by a client that looks for the answer only then.
     let answer = server.ask(&format!("{}{}", post("/", 1 << 20), "x".repeat(1 << 20))).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    // Sent little by little by such a client: it is not cut off before it has looked.
+    let mut patient = server.connect().await;
+    patient.write_all(post("/", 1 << 19).as_bytes()).await.unwrap();
+    for _ in 0..8 {
+        patient.write_all(&[b'x'; 1 << 16]).await.expect("the server still takes it in");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(rest(&mut patient).await.starts_with("HTTP/1.1 413 "));
     // Not told beforehand.
     let head = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunk = format!("8000\r\n{}\r\n", "x".repeat(0x8000));
@@ -245,7 +253,7 @@ async fn a_body_that_is_too_long_is_413() {
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     let whole = post("/", 65_536).replace("Host", "Connection: close\r\nHost") + &"x".repeat(65_536);
     assert!(server.ask(&whole).await.starts_with("HTTP/1.1 200 "));
-    assert_eq!(server.stats.too_large.get(), 5);
+    assert_eq!(server.stats.too_large.get(), 6);
 }
 
 #[tokio::test]
