@@ -2,3 +2,12 @@
 //! admin port. Knows nothing of agents.
 //!
 //! Invariant: nothing that comes from outside is read without a limit on its size and its time.
+
+pub mod admin;
+pub mod fetch;
+pub mod listen;
+pub mod rate;
+mod source;
+pub mod tls;
+
+pub use source::Source;

@@ -3,7 +3,6 @@
 //! Invariants: nothing is written without the lease; who loses it ends; a stop lets what is under way come to
 //! its end and gives the lease back.
 
-mod admin;
 mod apply;
 mod context;
 mod engine;
@@ -26,7 +25,6 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::admin::{AdminError, Told};
 use self::context::Context;
 use self::engine::Engine;
 use self::keys::KeyView;
@@ -39,6 +37,7 @@ use crate::cluster::lease::{Claim, Leadership, Lease, LeaseConfig, LeaseError, L
 use crate::cluster::write::Writer;
 use crate::domain::{Source, View};
 use crate::issue::Issuer;
+use crate::net::admin::{self, AdminError, Told};
 
 /// The name of the Lease.
 pub const LEASE_NAME: &str = "agentid-operator";
