@@ -23,7 +23,7 @@ use super::wire::FIELD_MANAGER;
 use crate::{
     api::{MANAGED_BY, SigningAlgorithm},
     crypto::{Algorithm, JwkSet, Secret, SigningKey},
-    domain::keyring::{KeyRing, Times},
+    domain::keyring::{KeyRing, KeySlot, Times},
 };
 
 pub use note::{GENERATION_ANNOTATION, LeaseNote};
@@ -51,15 +51,24 @@ pub struct Loaded {
     pub uid: String,
     /// Every key of the ring by its id.
     pub signers: HashMap<String, Arc<SigningKey>>,
-    /// What is to be published: next, active and retired keys.
+    /// What is to be published: next, active and retired keys of every purpose.
     pub jwks: JwkSet,
+    /// Of these, the keys that sign tokens: only by them may a token of ours be verified.
+    pub token_jwks: JwkSet,
 }
 
 impl Loaded {
-    /// The key that signs with this algorithm.
+    /// The key that signs tokens with this algorithm.
     #[must_use]
     pub fn signer(&self, algorithm: SigningAlgorithm) -> Option<&Arc<SigningKey>> {
-        self.signers.get(self.ring.signing_kid(algorithm)?)
+        self.signers.get(self.ring.signing_kid(algorithm.into())?)
+    }
+
+    /// The key that signs status lists. Absent only in a ring from before status lists, until the leader has
+    /// written it once.
+    #[must_use]
+    pub fn status_signer(&self) -> Option<&Arc<SigningKey>> {
+        self.signers.get(self.ring.signing_kid(KeySlot::StatusListES256)?)
     }
 
     /// Holds the ring against what is known of it from elsewhere: `generation` is the highest one ever seen.

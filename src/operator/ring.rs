@@ -108,6 +108,8 @@ fn of_ring(loaded: &Loaded) -> KeyView {
             .into_iter()
             .filter_map(|a| loaded.signer(a).map(|k| (a, k.clone())))
             .collect::<HashMap<_, _>>(),
+        status: loaded.status_signer().cloned(),
+        token_jwks: Some(Arc::new(loaded.token_jwks.clone())),
         jwks: Some(loaded.jwks.to_json().into()),
         generation: loaded.ring.generation,
         loading: false,

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     cluster::client::shape_error,
     crypto::{JwkSet, Secret, SigningKey},
-    domain::keyring::KeyRing,
+    domain::keyring::{KeyRing, Purpose},
 };
 
 const RING_KEY: &str = "ring.json";
@@ -81,8 +81,13 @@ fn load(metadata: &Metadata, data: &BTreeMap<String, Secret<String>>) -> Result<
         }
         signers.insert(key.kid.clone(), Arc::new(signer));
     }
+    let published = |such: &dyn Fn(Purpose) -> bool| -> JwkSet {
+        let keys = ring.keys.iter().filter(|k| such(k.purpose));
+        keys.filter_map(|k| signers.get(&k.kid)).map(|s| s.public_jwk()).collect()
+    };
     Ok(Loaded {
-        jwks: signers.values().map(|s| s.public_jwk()).collect::<JwkSet>(),
+        jwks: published(&|_| true),
+        token_jwks: published(&|purpose| purpose == Purpose::Tokens),
         ring,
         resource_version: metadata.resource_version().to_owned(),
         uid: metadata.uid().to_owned(),
