@@ -5,6 +5,7 @@
 
 mod admin;
 mod apply;
+mod certkeeper;
 mod context;
 mod engine;
 mod foreign;
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::admin::{AdminError, Told};
+use self::certkeeper::CertificateView;
 use self::context::Context;
 use self::engine::Engine;
 use self::keys::KeyView;
@@ -100,6 +102,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     let election = tokio::spawn(lease.run(release.clone()));
 
     let (key_sender, keys) = watch::channel(Arc::new(KeyView::loading()));
+    let (certificate_sender, certificates) = watch::channel(Arc::new(CertificateView::loading()));
     let told = Arc::new(Tells {
         world: world.clone(),
         metrics: metrics.clone(),
@@ -129,10 +132,13 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
             client: clients.write.clone(),
             events,
             keys,
+            certificates,
             collections: Mutex::new(HashMap::new()),
         });
         let work = stop.child_token();
         let keeper = ring::keep(&clients.write, &namespace, context.clone(), key_sender, work.clone());
+        let certificates =
+            certkeeper::keep(&clients.write, &namespace, context.clone(), certificate_sender, work.clone());
         let engine = tokio::spawn(Engine::new(context, claim).run(work.clone()));
         let lost = tokio::select! {
             () = stop.cancelled() => None,
@@ -147,6 +153,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
         let ended = async {
             let _ = engine.await;
             let _ = keeper.await;
+            let _ = certificates.await;
         };
         if tokio::time::timeout(Duration::from_secs(25), ended).await.is_err() {
             tracing::warn!("the loop did not end in time");

@@ -13,11 +13,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
-use super::keykeeper::{Inputs, KeyKeeper, KeyState, LiveTokens};
+use super::keykeeper::{Inputs, KeyKeeper, LiveTokens};
 use super::keys::KeyView;
 use super::{LEASE_NAME, trust};
 use crate::api::{Configuration, Reason};
 use crate::cluster::keystore::{KeyStore, LeaseNote, Loaded, SECRET_NAME};
+use crate::cluster::keywatch::KeyState;
 use crate::domain::plan::KeysSeen;
 use crate::domain::{Key, Source, Uid, World};
 
@@ -78,7 +79,7 @@ async fn bridge(
         }
         if let Some(generation) = generation
             && *published.borrow() < generation
-            && trust::wanted_digest(cx).is_some_and(|d| cx.world.read().trust_carries(d))
+            && trust::is_carried(cx)
         {
             published.send_replace(generation);
         }

@@ -1,4 +1,5 @@
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::*;
 use crate::{
