@@ -14,12 +14,12 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::connection::Connection;
-use crate::api::{Configuration, SECRET_TYPE, annotation, format_seconds};
+use crate::api::{SECRET_TYPE, annotation, format_seconds};
 use crate::cluster::client::{CallError, ClientError, connect, timed};
 use crate::cluster::keystore::{
     KeyStore, KeyringError, KeysAnswer, KeysRequest, Loaded, Operation, Outcome, Stored,
 };
-use crate::domain::keyring::{KeyRecord, Times};
+use crate::domain::keyring::{KeyRecord, KeySlot, Purpose, Stage, Times};
 
 /// How long the leader may take to answer: it looks every two seconds, and a takeover takes fifteen.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -236,40 +236,43 @@ async fn follow(client: &kube::Client, all: usize, such: impl Fn(&str) -> bool) 
 fn table(loaded: &Loaded, times: Option<&Times>, now: Timestamp) -> String {
     let ring = &loaded.ring;
     let mut text = format!(
-        "issuer {}, trust domain {}, generation {}\n{:<43}  {:<5}  {:<8}  {}\n",
-        ring.issuer, ring.trust_domain, ring.generation, "KEY ID", "ALG", "STATE", "WHEN"
+        "issuer {}, trust domain {}, generation {}\n{:<43}  {:<5}  {:<12}  {:<8}  {}\n",
+        ring.issuer, ring.trust_domain, ring.generation, "KEY ID", "ALG", "SIGNS", "STATE", "WHEN"
     );
     for key in &ring.keys {
         let algorithm = format!("{:?}", key.algorithm);
         let state = format!("{:?}", key.state);
+        let signs = match key.purpose {
+            Purpose::Tokens => "tokens",
+            Purpose::StatusLists => "status lists",
+        };
         text.push_str(&format!(
-            "{:<43}  {algorithm:<5}  {state:<8}  {}\n",
+            "{:<43}  {algorithm:<5}  {signs:<12}  {state:<8}  {}\n",
             key.kid,
             when(loaded, key, times, now)
         ));
     }
     for revoked in &ring.revoked {
         text.push_str(&format!(
-            "{:<43}  {:<5}  {:<8}  since {:.0}\n",
-            revoked.kid, "", "Revoked", revoked.at
+            "{:<43}  {:<5}  {:<12}  {:<8}  since {:.0}\n",
+            revoked.kid, "", "", "Revoked", revoked.at
         ));
     }
     text
 }
 
 fn when(loaded: &Loaded, key: &KeyRecord, times: Option<&Times>, now: Timestamp) -> String {
-    use crate::domain::keyring::Stage;
     let left = |at: Timestamp| {
         let seconds = u64::try_from(at.duration_since(now).as_secs()).unwrap_or_default();
         format!("{at:.0} (in {})", format_seconds(seconds))
     };
     let ring = &loaded.ring;
     match (key.state, times) {
-        (Stage::Active, Some(times)) => match ring.promotes_at(key.algorithm, times) {
+        (Stage::Active, Some(times)) => match ring.promotes_at(key.slot(), times) {
             Some(at) => format!("signs until {}", left(at)),
             None => "signs until its successor has been published long enough".to_owned(),
         },
-        (Stage::Next, Some(times)) => match ring.safe_at(key.algorithm, times) {
+        (Stage::Next, Some(times)) => match ring.safe_at(key.slot(), times) {
             Some(at) if at <= now => format!("safe to activate since {at:.0}"),
             Some(at) => format!("safe to activate at {}", left(at)),
             None => "not yet in every namespace".to_owned(),
@@ -283,10 +286,8 @@ fn when(loaded: &Loaded, key: &KeyRecord, times: Option<&Times>, now: Timestamp)
 
 fn document(loaded: &Loaded, times: Option<&Times>) -> serde_json::Value {
     let ring = &loaded.ring;
-    let safe: BTreeMap<_, _> = Configuration::ALGORITHMS
-        .into_iter()
-        .filter_map(|a| Some((format!("{a:?}"), ring.safe_at(a, times?)?)))
-        .collect();
+    let safe: BTreeMap<_, _> =
+        KeySlot::ALL.into_iter().filter_map(|slot| Some((slot, ring.safe_at(slot, times?)?))).collect();
     json!({
         "issuer": ring.issuer, "trustDomain": ring.trust_domain, "generation": ring.generation,
         "keys": ring.keys, "revoked": ring.revoked, "safeToActivateAt": safe,

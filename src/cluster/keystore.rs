@@ -8,25 +8,25 @@
 
 mod form;
 mod note;
+pub(super) mod raw;
 mod request;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
-use http::{Method, Request, header::CONTENT_TYPE};
-use k8s_openapi::api::core::v1::Secret as SecretKind;
-use kube::{Api, Client};
-use serde_json::{Map, Value, json};
+use kube::Client;
+use serde_json::{Value, json};
 use thiserror::Error;
 
-use super::client::{CallError, Class, timed};
-use super::wire::FIELD_MANAGER;
+use self::raw::RawSecrets;
+use super::client::{CallError, Class};
 use crate::{
-    api::{MANAGED_BY, SigningAlgorithm},
-    crypto::{Algorithm, JwkSet, Secret, SigningKey},
-    domain::keyring::{KeyRing, Times},
+    api::SigningAlgorithm,
+    crypto::{Algorithm, JwkSet, SigningKey},
+    domain::keyring::{KeyRing, KeySlot, Times},
 };
 
 pub use note::{GENERATION_ANNOTATION, LeaseNote};
+pub use raw::Metadata;
 pub use request::{KeysAnswer, KeysRequest, Operation, Outcome};
 
 /// The Secret's name.
@@ -51,15 +51,24 @@ pub struct Loaded {
     pub uid: String,
     /// Every key of the ring by its id.
     pub signers: HashMap<String, Arc<SigningKey>>,
-    /// What is to be published: next, active and retired keys.
+    /// What is to be published: next, active and retired keys of every purpose.
     pub jwks: JwkSet,
+    /// Of these, the keys that sign tokens: only by them may a token of ours be verified.
+    pub token_jwks: JwkSet,
 }
 
 impl Loaded {
-    /// The key that signs with this algorithm.
+    /// The key that signs tokens with this algorithm.
     #[must_use]
     pub fn signer(&self, algorithm: SigningAlgorithm) -> Option<&Arc<SigningKey>> {
-        self.signers.get(self.ring.signing_kid(algorithm)?)
+        self.signers.get(self.ring.signing_kid(algorithm.into())?)
+    }
+
+    /// The key that signs status lists. Absent only in a ring from before status lists, until the leader has
+    /// written it once.
+    #[must_use]
+    pub fn status_signer(&self) -> Option<&Arc<SigningKey>> {
+        self.signers.get(self.ring.signing_kid(KeySlot::StatusListES256)?)
     }
 
     /// Holds the ring against what is known of it from elsewhere: `generation` is the highest one ever seen.
@@ -103,39 +112,6 @@ impl Stored {
     #[must_use]
     pub fn open_request(&self) -> Option<&KeysRequest> {
         self.request.as_ref().filter(|r| self.answer.as_ref().is_none_or(|a| a.id != r.id))
-    }
-}
-
-/// The metadata of the Secret as the API server gave it.
-#[derive(Clone, Default)]
-pub struct Metadata(Map<String, Value>);
-
-impl fmt::Debug for Metadata {
-    // `kubectl apply` leaves a copy of the data in an annotation.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metadata").field("resource_version", &self.resource_version()).finish_non_exhaustive()
-    }
-}
-
-impl Metadata {
-    fn text(&self, name: &str) -> &str {
-        self.0.get(name).and_then(Value::as_str).unwrap_or_default()
-    }
-
-    /// The resourceVersion, empty for a Secret that is still to be made.
-    #[must_use]
-    pub fn resource_version(&self) -> &str {
-        self.text("resourceVersion")
-    }
-
-    /// The UID.
-    #[must_use]
-    pub fn uid(&self) -> &str {
-        self.text("uid")
-    }
-
-    fn annotation<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
-        serde_json::from_str(self.0.get("annotations")?.get(name)?.as_str()?).ok()
     }
 }
 
@@ -223,23 +199,16 @@ pub struct Content<'a> {
 }
 
 /// The Secret on the API server.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct KeyStore {
-    client: Client,
-    namespace: String,
-}
-
-impl fmt::Debug for KeyStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyStore").field("namespace", &self.namespace).finish_non_exhaustive()
-    }
+    secrets: RawSecrets,
 }
 
 impl KeyStore {
     /// The store in the operator's namespace.
     #[must_use]
     pub fn new(client: Client, namespace: &str) -> Self {
-        Self { client, namespace: namespace.to_owned() }
+        Self { secrets: RawSecrets::new(client, namespace) }
     }
 
     /// The Secret's resourceVersion, without its content; `None` where there is no Secret.
@@ -247,9 +216,7 @@ impl KeyStore {
     /// # Errors
     /// [`KeyringError::Api`].
     pub async fn resource_version(&self) -> Result<Option<String>, KeyringError> {
-        let api = Api::<SecretKind>::namespaced(self.client.clone(), &self.namespace);
-        let found = timed(api.get_metadata_opt(SECRET_NAME)).await?;
-        Ok(found.and_then(|s| s.metadata.resource_version))
+        Ok(self.secrets.resource_version(SECRET_NAME).await?)
     }
 
     /// The Secret as it stands; `None` where there is none.
@@ -258,11 +225,7 @@ impl KeyStore {
     /// [`KeyringError::Api`], [`KeyringError::Foreign`], and [`KeyringError::Damaged`] for an answer that is
     /// no Secret at all.
     pub async fn fetch(&self) -> Result<Option<Stored>, KeyringError> {
-        match self.call(Method::GET, SECRET_NAME, None).await {
-            Ok(text) => form::parse(&text).map(Some),
-            Err(e) if e.class() == Class::NotFound => Ok(None),
-            Err(e) => Err(e.into()),
-        }
+        self.secrets.get(SECRET_NAME).await?.map(|text| form::parse(&text)).transpose()
     }
 
     /// The ring, whole and as it was written. Whether it is the newest one and speaks for the configured
@@ -279,14 +242,8 @@ impl KeyStore {
     /// # Errors
     /// [`KeyringError::Api`]; a Secret that came meanwhile is [`KeyringError::is_conflict`].
     pub async fn create(&self, content: &Content<'_>) -> Result<Stored, KeyringError> {
-        let metadata = json!({
-            "name": SECRET_NAME,
-            "namespace": self.namespace,
-            "labels": {MANAGED_BY.0: MANAGED_BY.1},
-        });
-        let Value::Object(metadata) = metadata else { return Err(KeyringError::Missing) };
-        let body = form::body(&Metadata(metadata), content)?;
-        form::parse(&self.call(Method::POST, "", Some(body)).await?)
+        let body = form::body(&self.secrets.fresh(SECRET_NAME), content)?;
+        form::parse(&self.secrets.create(body).await?)
     }
 
     /// Writes the Secret over the one that was read.
@@ -295,7 +252,7 @@ impl KeyStore {
     /// [`KeyringError::Api`]; one that has changed or gone meanwhile is [`KeyringError::is_conflict`].
     pub async fn write(&self, over: &Metadata, content: &Content<'_>) -> Result<Stored, KeyringError> {
         let body = form::body(over, content)?;
-        form::parse(&self.call(Method::PUT, SECRET_NAME, Some(body)).await?)
+        form::parse(&self.secrets.replace(SECRET_NAME, body).await?)
     }
 
     /// Answers a request without touching the keys.
@@ -320,19 +277,10 @@ impl KeyStore {
                 self.annotate(REQUEST_ANNOTATION, &line, known).await.map(drop)
             }
             None if request.op == Operation::Reset => {
-                let secret = json!({
-                    "apiVersion": "v1",
-                    "kind": "Secret",
-                    "type": KEYS_SECRET_TYPE,
-                    "metadata": {
-                        "name": SECRET_NAME,
-                        "namespace": self.namespace,
-                        "labels": {MANAGED_BY.0: MANAGED_BY.1},
-                        "annotations": {REQUEST_ANNOTATION: line},
-                    },
-                });
-                let body = secret.to_string().into_bytes();
-                self.call(Method::POST, "", Some(body)).await.map(drop).map_err(KeyringError::Api)
+                let mut metadata = self.secrets.fresh(SECRET_NAME);
+                metadata.annotate(REQUEST_ANNOTATION, line);
+                let body = form::empty(&metadata)?;
+                self.secrets.create(body).await.map(drop).map_err(KeyringError::Api)
             }
             None => Err(KeyringError::Missing),
         }
@@ -341,32 +289,7 @@ impl KeyStore {
     async fn annotate(&self, name: &str, value: &str, known: Value) -> Result<Stored, KeyringError> {
         let mut patch = json!({"metadata": known});
         patch["metadata"]["annotations"] = json!({name: value});
-        let body = patch.to_string().into_bytes();
-        form::parse(&self.call(Method::PATCH, SECRET_NAME, Some(body)).await?)
-    }
-
-    /// One call whose answer stays out of kube's decoder, since that logs a body that it can't decode.
-    async fn call(
-        &self,
-        method: Method,
-        name: &str,
-        body: Option<Vec<u8>>,
-    ) -> Result<Secret<String>, CallError> {
-        let mut path = format!("/api/v1/namespaces/{}/secrets", self.namespace);
-        if !name.is_empty() {
-            path = format!("{path}/{name}");
-        }
-        let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
-        if method != Method::GET {
-            path = format!("{path}?fieldManager={FIELD_MANAGER}");
-        }
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(CONTENT_TYPE, kind)
-            .body(body.unwrap_or_default())
-            .map_err(|_| CallError::new(Class::Invalid, "the namespace can't be part of a path"))?;
-        timed(self.client.request_text(request)).await.map(Secret::new)
+        form::parse(&self.secrets.merge(SECRET_NAME, &patch).await?)
     }
 }
 

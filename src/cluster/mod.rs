@@ -1,9 +1,11 @@
 //! The API server: clients, watches, writes, the lease, the key store.
 
+pub mod certstore;
 pub mod client;
 pub mod events;
 pub mod feed;
 pub mod keystore;
+pub mod keywatch;
 pub mod lease;
 pub mod snapshot;
 pub mod watch;

@@ -9,6 +9,7 @@ mod key;
 mod secret;
 mod strict_json;
 mod verify;
+mod x509;
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ pub use jwk::{Jwk, JwkError, JwkSet, ParsedSet, SkippedKey};
 pub use key::{Algorithm, KeyError, SignError, SigningKey, UnknownAlgorithm};
 pub use secret::Secret;
 pub use verify::{CHECKS, Expect, Inspected, MAX_TOKEN_BYTES, Typ, Verified, VerifyError, inspect, verify};
+pub use x509::{Authority, BACKDATED, Issued, X509Error};
 
 /// Makes `aws-lc-rs` the process-wide provider of `rustls` and `jsonwebtoken`.
 ///

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::sync::watch;
 
+use super::certkeeper::CertificateView;
 use super::keys::KeyView;
 use super::metrics::Metrics;
 use crate::api::{API_VERSION, BoundKind, LabelSelector, Reason};
@@ -34,6 +35,7 @@ pub struct Context {
     pub(super) client: kube::Client,
     pub(super) events: EventSink,
     pub(super) keys: watch::Receiver<Arc<KeyView>>,
+    pub(super) certificates: watch::Receiver<Arc<CertificateView>>,
     pub(super) collections: Mutex<HashMap<KindName, String>>,
 }
 
@@ -47,6 +49,18 @@ impl Context {
     /// The open status list.
     pub(super) fn indexes(&self) -> MutexGuard<'_, HandOut> {
         self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The certificates of this moment.
+    #[must_use]
+    pub fn certificates(&self) -> Arc<CertificateView> {
+        self.certificates.borrow().clone()
+    }
+
+    /// Whether work has to wait for the first look at keys and certificates.
+    #[must_use]
+    pub fn is_loading(&self) -> bool {
+        self.keys().loading || self.certificates().loading
     }
 
     /// The path under which a bound kind is served.

@@ -57,6 +57,7 @@ impl Engine {
     /// Works until told to stop; then lets what is under way come to its end, for a bounded time.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut keys = self.cx.keys.clone();
+        let mut certificates = self.cx.certificates.clone();
         let mut flush = tokio::time::interval(statuses::PERIOD);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut flushing: Option<tokio::task::JoinHandle<()>> = None;
@@ -81,6 +82,7 @@ impl Engine {
                     }
                     self.keys_changed();
                 }
+                Ok(()) = certificates.changed() => self.cx.world.write().mark_trust(),
                 _ = flush.tick() => {
                     if self.settled && flushing.as_ref().is_none_or(|f| f.is_finished()) && self.claim.is_current() {
                         let cx = self.cx.clone();
@@ -116,7 +118,7 @@ impl Engine {
                 self.queue.push(work, Lane::Paced);
             }
         }
-        if synced && !self.settled && self.queue.is_idle() && !self.cx.keys().loading {
+        if synced && !self.settled && self.queue.is_idle() && !self.cx.is_loading() {
             self.settled = true;
             tracing::info!("every agent has been looked at once");
         }
@@ -124,7 +126,7 @@ impl Engine {
     }
 
     fn start(&mut self) {
-        if !self.claim.is_current() || self.cx.keys().loading || !self.cx.world.read().is_synced() {
+        if !self.claim.is_current() || self.cx.is_loading() || !self.cx.world.read().is_synced() {
             return;
         }
         while self.running.len() < WORKERS {

@@ -16,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::Configuration,
-    cluster::keystore::{KeyStore, KeyringError, LeaseNote, Loaded},
+    cluster::{
+        keystore::{KeyStore, KeyringError, LeaseNote},
+        keywatch::{KeyState, POLL},
+    },
     domain::keyring::Times,
 };
 
-/// How often the Secret's resourceVersion is looked at.
-pub const POLL: Duration = Duration::from_secs(2);
 /// How soon a write that met another one is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
 /// A verifier's leeway on `exp`, in seconds.
@@ -29,31 +30,6 @@ const LEEWAY: i64 = 60;
 /// How long, in seconds, a ring that this process has used must be gone before another may take its place: a
 /// token that it signed last may still be on its way here, and a backup tool deletes before it restores.
 const GRACE: i64 = 30;
-
-/// What those who mint and publish know of the keys.
-#[derive(Clone, Debug)]
-pub enum KeyState {
-    /// Not known yet, or this process does not lead: sign nothing.
-    Loading,
-    /// These keys sign and are published.
-    Ready(Arc<Loaded>),
-    /// Sign nothing (`KeysUnavailable`).
-    Unavailable {
-        /// What is wrong and what to do, for people.
-        message: String,
-    },
-}
-
-impl KeyState {
-    fn same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Loading, Self::Loading) => true,
-            (Self::Ready(a), Self::Ready(b)) => a.uid == b.uid && a.resource_version == b.resource_version,
-            (Self::Unavailable { message: a }, Self::Unavailable { message: b }) => a == b,
-            _ => false,
-        }
-    }
-}
 
 /// The tokens that were seen in Secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +110,7 @@ impl KeyKeeper {
     /// this process leads. Ends with [`KeyState::Loading`], so that nobody goes on signing.
     pub async fn run(self, inputs: Inputs, state: &watch::Sender<KeyState>, stop: &CancellationToken) {
         stop.run_until_cancelled(self.serve(inputs, state)).await;
-        publish(state, KeyState::Loading);
+        KeyState::Loading.publish(state);
     }
 
     async fn serve(self, mut inputs: Inputs, state: &watch::Sender<KeyState>) {
@@ -149,10 +125,10 @@ impl KeyKeeper {
                         let until = Duration::try_from(wake.duration_since(now)).unwrap_or_default();
                         pause = until.clamp(AGAIN, POLL);
                     }
-                    publish(state, KeyState::Ready(loaded));
+                    KeyState::Ready(loaded).publish(state);
                 }
                 // A new installation: whether tokens live is not known yet.
-                Ok(None) => publish(state, KeyState::Loading),
+                Ok(None) => KeyState::Loading.publish(state),
                 Err(e) if e.is_conflict() => pause = AGAIN,
                 // The API server says nothing about the ring: what was read stands.
                 Err(KeyringError::Api(e)) if matches!(*state.borrow(), KeyState::Ready(_)) => {
@@ -165,7 +141,7 @@ impl KeyKeeper {
                         }
                         _ => e.to_string(),
                     };
-                    publish(state, KeyState::Unavailable { message });
+                    KeyState::Unavailable { message }.publish(state);
                 }
             }
             tokio::select! {
@@ -174,23 +150,6 @@ impl KeyKeeper {
             }
         }
     }
-}
-
-fn publish(state: &watch::Sender<KeyState>, new: KeyState) {
-    state.send_if_modified(|old| {
-        if old.same(&new) {
-            return false;
-        }
-        match &new {
-            KeyState::Unavailable { message } => tracing::error!("no signing keys: {message}"),
-            KeyState::Ready(loaded) => {
-                tracing::info!(generation = loaded.ring.generation, "signing keys ready");
-            }
-            KeyState::Loading => {}
-        }
-        *old = new;
-        true
-    });
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::api::SigningAlgorithm;
-use crate::crypto::SigningKey;
+use crate::crypto::{JwkSet, SigningKey};
 use crate::domain::plan::KeysSeen;
 use crate::issue::Signers;
 
@@ -13,10 +13,15 @@ use crate::issue::Signers;
 pub struct KeyView {
     /// What plans need.
     pub seen: KeysSeen,
-    /// The active keys.
+    /// The keys that sign tokens.
     pub active: HashMap<SigningAlgorithm, Arc<SigningKey>>,
+    /// The key that signs status lists; `None` where no key may sign.
+    #[expect(dead_code, reason = "the status lists' publisher is its reader")]
+    pub status: Option<Arc<SigningKey>>,
     /// The published keys as a JWK set; `None` if the ring was never read.
     pub jwks: Option<Arc<str>>,
+    /// Of these, the keys that sign tokens: by them alone are tokens of ours verified.
+    pub token_jwks: Option<Arc<JwkSet>>,
     /// The ring's generation.
     pub generation: u64,
     /// The ring has not been looked at yet: no work begins.
@@ -30,7 +35,9 @@ impl KeyView {
         Self {
             seen: KeysSeen { good: before.seen.good.clone(), problem: Some(problem.into()) },
             active: HashMap::new(),
+            status: None,
             jwks: before.jwks.clone(),
+            token_jwks: before.token_jwks.clone(),
             generation: before.generation,
             loading: false,
         }
@@ -42,7 +49,9 @@ impl KeyView {
         Self {
             seen: KeysSeen { problem: Some("the key ring is being read".into()), ..KeysSeen::default() },
             active: HashMap::new(),
+            status: None,
             jwks: None,
+            token_jwks: None,
             generation: 0,
             loading: true,
         }

@@ -4,6 +4,7 @@
 //! its end and gives the lease back.
 
 mod apply;
+mod certkeeper;
 mod context;
 mod engine;
 mod foreign;
@@ -25,6 +26,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::certkeeper::CertificateView;
 use self::context::Context;
 use self::engine::Engine;
 use self::keys::KeyView;
@@ -103,6 +105,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     let election = tokio::spawn(lease.run(release.clone()));
 
     let (key_sender, keys) = watch::channel(Arc::new(KeyView::loading()));
+    let (certificate_sender, certificates) = watch::channel(Arc::new(CertificateView::loading()));
     let told = Arc::new(Tells {
         world: world.clone(),
         metrics: metrics.clone(),
@@ -133,6 +136,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
             events,
             keys,
             indexes: Mutex::new(lists::open(&handle, config.status_lists.capacity).await?),
+            certificates,
             collections: Mutex::new(HashMap::new()),
         });
         let work = stop.child_token();
@@ -141,6 +145,8 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
             let (context, work) = (context.clone(), work.clone());
             tokio::spawn(async move { work.run_until_cancelled(lists::keep(&context, &handle)).await })
         };
+        let certificates =
+            certkeeper::keep(&clients.write, &namespace, context.clone(), certificate_sender, work.clone());
         let engine = tokio::spawn(Engine::new(context, claim).run(work.clone()));
         let lost = tokio::select! {
             () = stop.cancelled() => None,
@@ -156,6 +162,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
             let _ = engine.await;
             let _ = keeper.await;
             let _ = marks.await;
+            let _ = certificates.await;
         };
         if tokio::time::timeout(Duration::from_secs(25), ended).await.is_err() {
             tracing::warn!("the loop did not end in time");

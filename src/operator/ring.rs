@@ -13,11 +13,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
-use super::keykeeper::{Inputs, KeyKeeper, KeyState, LiveTokens};
+use super::keykeeper::{Inputs, KeyKeeper, LiveTokens};
 use super::keys::KeyView;
 use super::{LEASE_NAME, trust};
 use crate::api::{Configuration, Reason};
 use crate::cluster::keystore::{KeyStore, LeaseNote, Loaded, SECRET_NAME};
+use crate::cluster::keywatch::KeyState;
 use crate::domain::plan::KeysSeen;
 use crate::domain::{Key, Source, Uid, World};
 
@@ -78,7 +79,7 @@ async fn bridge(
         }
         if let Some(generation) = generation
             && *published.borrow() < generation
-            && trust::wanted_digest(cx).is_some_and(|d| cx.world.read().trust_carries(d))
+            && trust::is_carried(cx)
         {
             published.send_replace(generation);
         }
@@ -108,6 +109,8 @@ fn of_ring(loaded: &Loaded) -> KeyView {
             .into_iter()
             .filter_map(|a| loaded.signer(a).map(|k| (a, k.clone())))
             .collect::<HashMap<_, _>>(),
+        status: loaded.status_signer().cloned(),
+        token_jwks: Some(Arc::new(loaded.token_jwks.clone())),
         jwks: Some(loaded.jwks.to_json().into()),
         generation: loaded.ring.generation,
         loading: false,

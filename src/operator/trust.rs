@@ -1,7 +1,7 @@
 //! The `agentid-trust` ConfigMap of each namespace that has agents or asks for it.
 //!
 //! Invariants: a foreign one is reported and never overwritten; it goes with the namespace's last agent; what
-//! was published stays published while the ring can't be read.
+//! was published stays published while the ring or the authorities can't be read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,15 +18,27 @@ use crate::domain::{Digest, Key, Source, Trust};
 /// The data that every trust ConfigMap is to have now; `None` before a ring was read.
 fn wanted(cx: &Context) -> Option<BTreeMap<String, String>> {
     let jwks = cx.keys().jwks.clone()?;
-    Some(BTreeMap::from([
+    let mut data = BTreeMap::from([
         ("jwks.json".to_owned(), jwks.to_string()),
         ("issuer".to_owned(), cx.issuer.issuer.to_string()),
-    ]))
+    ]);
+    if let Some(ca_pem) = &cx.certificates().ca_pem {
+        data.insert("ca.crt".to_owned(), ca_pem.to_string());
+    }
+    Some(data)
 }
 
 /// The digest of [`wanted`].
-pub(super) fn wanted_digest(cx: &Context) -> Option<Digest> {
+fn wanted_digest(cx: &Context) -> Option<Digest> {
     wanted(cx).map(|d| trust_digest(&d))
+}
+
+/// Whether every trust ConfigMap of ours is known to carry what is wanted now.
+pub(super) fn is_carried(cx: &Context) -> bool {
+    let Some(digest) = wanted_digest(cx) else { return false };
+    let world = cx.world.read();
+    // Before the first lists no namespace seems to want any.
+    world.is_synced() && world.trust_carries(digest)
 }
 
 /// Makes sure that a namespace's verifiers know the keys before a token arrives there.

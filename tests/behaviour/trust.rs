@@ -46,9 +46,12 @@ async fn it_is_healed_and_goes_with_the_last_agent() {
     for algorithm in ["ES256", "RS256"] {
         assert!(keys.keys().iter().any(|k| k.algorithm().to_string() == algorithm), "no {algorithm} key");
     }
+    let authorities = &first.data.as_ref().unwrap()["ca.crt"];
+    assert!(authorities.starts_with("-----BEGIN CERTIFICATE-----") && !authorities.contains("PRIVATE"));
     for patch in [
         json!({"data": {"jwks.json": "{\"keys\": []}"}}),
         json!({"data": {"issuer": null}}),
+        json!({"data": {"ca.crt": null}}),
         json!({"data": {"more": "x"}}),
         json!({"binaryData": {"more": "eA=="}}),
         json!({"immutable": true}),

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use agentid::api::{Configuration, SigningAlgorithm};
+use agentid::cluster::keystore::{KeyStore, LeaseNote};
+use agentid::cluster::keywatch::{KeyState, KeyWatcher};
 use agentid::crypto::{Expect, JwkSet, Typ, verify};
+use agentid::domain::keyring::KeyRing;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -106,6 +110,10 @@ async fn rotations_strand_no_live_token_and_a_revoked_key_is_gone() {
     }
     let (code, said) = keys(cp, "agentid-rotation", &["status"]);
     assert!(code == 0 && said.contains("Revoked") && said.contains("Next"), "{said}");
+    for state in ["Active", "Next"] {
+        let line = |l: &&str| l.contains("status lists") && l.contains(state);
+        assert_eq!(said.lines().filter(line).count(), 1, "{state}: {said}");
+    }
     operator.stop();
 }
 
@@ -236,4 +244,122 @@ async fn a_lost_or_damaged_ring_stops_signing_and_says_so() {
     .await;
     assert_eq!(files(&ns, "before-agentid").await.unwrap()["identity.jwt"], token);
     operator.stop();
+}
+
+/// The ring as it stands, less the keys of status lists, as a version from before them wrote it.
+fn without_status_lists(mut secret: Secret) -> (Secret, KeyRing) {
+    let data = secret.data.as_mut().unwrap();
+    let file: serde_json::Value = serde_json::from_slice(&data["ring.json"].0).unwrap();
+    let mut ring: KeyRing = serde_json::from_value(file["ring"].clone()).unwrap();
+    let (kept, gone): (Vec<_>, Vec<_>) = ring.keys.into_iter().partition(|k| k.purpose.is_tokens());
+    assert_eq!((kept.len(), gone.len()), (4, 2));
+    ring.keys = kept;
+    for key in gone {
+        data.remove(&format!("{}.pem", key.kid)).unwrap();
+    }
+    let written = serde_json::to_string(&ring).unwrap();
+    assert!(!written.contains("purpose"), "{written}");
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, written.as_bytes());
+    let digest: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    let file = format!("{{\"digest\":\"sha256:{digest}\",\"ring\":{written}}}");
+    data.insert("ring.json".to_owned(), k8s_openapi::ByteString(file.into_bytes()));
+    (secret, ring)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ring_from_before_status_lists_is_taken_over() {
+    let turn = turn().await;
+    let cp = &turn.control_plane;
+    let system = "agentid-upgrade";
+    let operator = Operator::start(cp, setup(system, "")).await;
+    let ns = Namespace::new(cp, "upgrade").await;
+    ns.apply(&agent("a")).await;
+    ready(&ns, "a").await;
+    let before = files(&ns, "a-agentid").await.unwrap();
+    operator.stop();
+    let secrets: Api<Secret> = Api::namespaced(cp.client().await, system);
+    let (old, ring) = without_status_lists(secrets.get("agentid-signing-keys").await.unwrap());
+    restore(&secrets, &old).await;
+    let store = KeyStore::new(cp.client().await, system);
+    let loaded = store.load().await.unwrap();
+    assert!(loaded.status_signer().is_none() && loaded.signer(SigningAlgorithm::ES256).is_some());
+
+    let operator = Operator::start(cp, setup(system, "")).await;
+    let loaded = store.load().await.unwrap();
+    assert!(loaded.status_signer().is_some());
+    assert_eq!(loaded.ring.keys[..4], ring.keys[..], "the keys of tokens are left alone");
+    eventually("the new keys are published", Duration::from_secs(20), || async {
+        let published = jwks(&ns).await.keys().len();
+        if published == 6 { Ok(()) } else { Err(published) }
+    })
+    .await;
+    assert_eq!(files(&ns, "a-agentid").await.unwrap(), before, "nothing is minted anew");
+    operator.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_lead_follows_the_ring() {
+    let turn = turn().await;
+    let cp = &turn.control_plane;
+    let system = "agentid-follow";
+    let operator = Operator::start(cp, setup(system, SECONDS)).await;
+    let client = cp.client().await;
+    let config = Configuration::from_yaml(&setup(system, SECONDS).configuration).unwrap();
+    let note = LeaseNote::new(client.clone(), system, "agentid-operator");
+    let watcher = KeyWatcher::new(KeyStore::new(client.clone(), system), note, &config);
+    let (state, seen) = tokio::sync::watch::channel(KeyState::Loading);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let following = tokio::spawn({
+        let stop = stop.clone();
+        async move { watcher.run(&state, &stop).await }
+    });
+    let becomes = |what: &'static str, such: fn(&KeyState) -> bool| {
+        let seen = seen.clone();
+        async move {
+            eventually(what, Duration::from_secs(20), || async {
+                let now = seen.borrow().clone();
+                if such(&now) { Ok(now) } else { Err(format!("{now:?}")) }
+            })
+            .await
+        }
+    };
+    becomes("the ring is read", |s| matches!(s, KeyState::Ready(l) if l.status_signer().is_some())).await;
+
+    let secrets: Api<Secret> = Api::namespaced(client, system);
+    let older = secrets.get("agentid-signing-keys").await.unwrap();
+    let (code, said) = keys(cp, system, &["rotate"]);
+    assert_eq!(code, 0, "{said}");
+    eventually("it follows the leader", Duration::from_secs(20), || async {
+        let store = KeyStore::new(secrets.clone().into_client(), system);
+        let leads = store.load().await.unwrap().ring.clone();
+        match &*seen.borrow() {
+            KeyState::Ready(l) if l.ring == leads && l.ring.generation > 1 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    operator.stop();
+
+    let good = secrets.get("agentid-signing-keys").await.unwrap();
+    restore(&secrets, &older).await;
+    let unavailable = |part: &'static str| {
+        let seen = seen.clone();
+        async move {
+            eventually(format!("it says {part:?}"), Duration::from_secs(20), || async {
+                match &*seen.borrow() {
+                    KeyState::Unavailable { message } if message.contains(part) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await;
+        }
+    };
+    unavailable("an old copy").await;
+    secrets.delete("agentid-signing-keys", &DeleteParams::default()).await.unwrap();
+    unavailable("is missing").await;
+    restore(&secrets, &good).await;
+    becomes("the good ring is back", |s| matches!(s, KeyState::Ready(_))).await;
+    stop.cancel();
+    following.await.unwrap();
+    assert!(matches!(*seen.borrow(), KeyState::Loading), "who follows no more signs no more");
 }

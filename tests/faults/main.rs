@@ -2,6 +2,7 @@
 //! key ring is lost, damaged, rolled back. On a control plane of its own, one test after another.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod certificates;
 mod churn;
 mod clock;
 #[path = "../common/mod.rs"]

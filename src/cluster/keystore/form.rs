@@ -11,16 +11,16 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::{
     ANSWER_ANNOTATION, Content, KEYS_SECRET_TYPE, KeyringError, Loaded, Metadata, REQUEST_ANNOTATION,
     SECRET_NAME, Stored, TIMES_ANNOTATION, crypto_algorithm,
+    raw::{self, RawSecret},
 };
 use crate::{
     cluster::client::shape_error,
     crypto::{JwkSet, Secret, SigningKey},
-    domain::keyring::KeyRing,
+    domain::keyring::{KeyRing, Purpose},
 };
 
 const RING_KEY: &str = "ring.json";
@@ -34,46 +34,32 @@ struct RingFile {
     ring: KeyRing,
 }
 
-#[derive(Deserialize)]
-struct SecretBody {
-    metadata: Map<String, Value>,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    #[serde(default)]
-    data: Option<BTreeMap<String, String>>,
-}
-
 /// Reads the Secret from the API server's answer.
 pub(super) fn parse(text: &Secret<String>) -> Result<Stored, KeyringError> {
-    // serde's messages quote what they stumble over.
-    let body: SecretBody = serde_json::from_str(text.expose())
-        .map_err(|_| KeyringError::damaged("the API server's answer is no Secret"))?;
-    let found = body.kind.unwrap_or_default();
-    if found != KEYS_SECRET_TYPE {
-        return Err(KeyringError::Foreign { found });
+    let raw = RawSecret::parse(text)
+        .ok_or_else(|| KeyringError::damaged("the API server's answer is no Secret"))?;
+    if raw.kind != KEYS_SECRET_TYPE {
+        return Err(KeyringError::Foreign { found: raw.kind });
     }
-    let mut metadata = body.metadata;
-    metadata.remove("managedFields");
-    let metadata = Metadata(metadata);
-    let data = body.data.unwrap_or_default().into_iter().map(|(k, v)| (k, Secret::new(v))).collect();
     Ok(Stored {
-        request: metadata.annotation(REQUEST_ANNOTATION),
-        answer: metadata.annotation(ANSWER_ANNOTATION),
-        times: metadata.annotation(TIMES_ANNOTATION),
-        ring: load(&metadata, &data).map(Arc::new),
-        metadata,
+        request: raw.metadata.annotation(REQUEST_ANNOTATION),
+        answer: raw.metadata.annotation(ANSWER_ANNOTATION),
+        times: raw.metadata.annotation(TIMES_ANNOTATION),
+        ring: load(&raw).map(Arc::new),
+        metadata: raw.metadata,
     })
 }
 
-fn load(metadata: &Metadata, data: &BTreeMap<String, Secret<String>>) -> Result<Loaded, KeyringError> {
-    if data.is_empty() {
+fn load(raw: &RawSecret) -> Result<Loaded, KeyringError> {
+    if raw.is_empty() {
         return Err(KeyringError::Missing);
     }
-    let ring = ring(&file(data, RING_KEY)?)?;
+    let file = |name: &str| raw.file(name).map_err(KeyringError::damaged);
+    let ring = ring(&file(RING_KEY)?)?;
     let mut signers = HashMap::new();
     for key in &ring.keys {
         let name = format!("{}.pem", key.kid);
-        let pem = file(data, &name)?;
+        let pem = file(&name)?;
         let signer = SigningKey::from_pkcs8_pem(crypto_algorithm(key.algorithm), pem.expose())
             .map_err(|e| KeyringError::damaged(format!("{name}: {e}")))?;
         if signer.kid() != key.kid {
@@ -81,23 +67,18 @@ fn load(metadata: &Metadata, data: &BTreeMap<String, Secret<String>>) -> Result<
         }
         signers.insert(key.kid.clone(), Arc::new(signer));
     }
+    let published = |such: &dyn Fn(Purpose) -> bool| -> JwkSet {
+        let keys = ring.keys.iter().filter(|k| such(k.purpose));
+        keys.filter_map(|k| signers.get(&k.kid)).map(|s| s.public_jwk()).collect()
+    };
     Ok(Loaded {
-        jwks: signers.values().map(|s| s.public_jwk()).collect::<JwkSet>(),
+        jwks: published(&|_| true),
+        token_jwks: published(&|purpose| purpose == Purpose::Tokens),
         ring,
-        resource_version: metadata.resource_version().to_owned(),
-        uid: metadata.uid().to_owned(),
+        resource_version: raw.metadata.resource_version().to_owned(),
+        uid: raw.metadata.uid().to_owned(),
         signers,
     })
-}
-
-fn file(data: &BTreeMap<String, Secret<String>>, name: &str) -> Result<Secret<String>, KeyringError> {
-    let text = data.get(name).ok_or_else(|| KeyringError::damaged(format!("{name} is missing")))?;
-    let bytes =
-        STANDARD.decode(text.expose()).map_err(|_| KeyringError::damaged(format!("{name}: base64")))?;
-    // The bytes that are no text are dropped with the error, not shown by it.
-    String::from_utf8(bytes)
-        .map(Secret::new)
-        .map_err(|_| KeyringError::damaged(format!("{name} is not UTF-8")))
 }
 
 fn ring(text: &Secret<String>) -> Result<KeyRing, KeyringError> {
@@ -133,32 +114,22 @@ pub(super) fn body(over: &Metadata, content: &Content<'_>) -> Result<Vec<u8>, Ke
         let pem = signer.to_pkcs8_pem().map_err(|e| KeyringError::Generate(e.to_string()))?;
         data.insert(format!("{kid}.pem"), STANDARD.encode(pem.expose()));
     }
-    let mut metadata = over.0.clone();
-    let annotations = metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
-    if let Value::Object(annotations) = annotations {
-        annotations.insert(TIMES_ANNOTATION.to_owned(), line(&content.times).into());
-        if let Some(answer) = content.answer {
-            annotations.insert(ANSWER_ANNOTATION.to_owned(), line(answer).into());
-        }
+    let mut metadata = over.clone();
+    metadata.annotate(TIMES_ANNOTATION, line(&content.times));
+    if let Some(answer) = content.answer {
+        metadata.annotate(ANSWER_ANNOTATION, line(answer));
     }
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Body<'a> {
-        api_version: &'a str,
-        kind: &'a str,
-        metadata: &'a Map<String, Value>,
-        #[serde(rename = "type")]
-        secret_type: &'a str,
-        data: &'a BTreeMap<String, String>,
-    }
-    let body = Body {
-        api_version: "v1",
-        kind: "Secret",
-        metadata: &metadata,
-        secret_type: KEYS_SECRET_TYPE,
-        data: &data,
-    };
-    serde_json::to_vec(&body).map_err(|_| KeyringError::damaged(format!("{SECRET_NAME} is no JSON")))
+    write(&metadata, &data)
+}
+
+/// A Secret without a ring, to carry a request.
+pub(super) fn empty(metadata: &Metadata) -> Result<Vec<u8>, KeyringError> {
+    write(metadata, &BTreeMap::new())
+}
+
+fn write(metadata: &Metadata, data: &BTreeMap<String, String>) -> Result<Vec<u8>, KeyringError> {
+    raw::body(metadata, KEYS_SECRET_TYPE, data)
+        .map_err(|_| KeyringError::damaged(format!("{SECRET_NAME} is no JSON")))
 }
 
 /// One line of JSON for an annotation.

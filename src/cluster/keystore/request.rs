@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Operation {
-    /// Rotate both algorithms as soon as it is safe.
+    /// Rotate every slot as soon as it is safe.
     Rotate,
     /// Take one key out at once.
     Revoke,

@@ -6,16 +6,15 @@
 use jiff::Timestamp;
 use thiserror::Error;
 
-use super::{KeyRecord, KeyRing, RevokedKey, RingFault, Stage, Times, validate::is_kid};
-use crate::api::{Configuration, SigningAlgorithm};
+use super::{KeyRecord, KeyRing, KeySlot, RevokedKey, RingFault, Stage, Times, validate::is_kid};
 
 /// One step of the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A new key; the caller makes it and gives its id.
     Generate {
-        /// What it signs with.
-        algorithm: SigningAlgorithm,
+        /// What it signs for.
+        slot: KeySlot,
         /// It signs at once: nobody can have cached a key set that lacks it, or nothing else may sign.
         as_active: bool,
     },
@@ -24,7 +23,7 @@ pub enum Step {
         /// The next keys.
         kids: Vec<String>,
     },
-    /// A next key starts to sign; the active one of its algorithm, if there is one, retires.
+    /// A next key starts to sign; the active one of its slot, if there is one, retires.
     Promote {
         /// The next key.
         kid: String,
@@ -44,7 +43,7 @@ pub enum Step {
         /// The revoked key.
         kid: String,
     },
-    /// Both algorithms are to rotate as soon as it is safe.
+    /// Every slot is to rotate as soon as it is safe.
     Rotate,
     /// Tokens may now live this long.
     Lengthen {
@@ -56,7 +55,7 @@ pub enum Step {
 /// What a person asks of the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Rotate both algorithms as soon as their next keys have been out long enough.
+    /// Rotate every slot as soon as its next key has been out long enough.
     Rotate,
     /// Take this key out at once.
     Revoke {
@@ -90,12 +89,12 @@ pub fn due(ring: &KeyRing, times: &Times, now: Timestamp, published: bool) -> Ve
         steps.push(Step::Lengthen { longest_token: times.max_token_lifetime });
     }
     let mut out = Vec::new();
-    for algorithm in Configuration::ALGORITHMS {
-        let ahead = Step::Generate { algorithm, as_active: false };
-        match (ring.active(algorithm), ring.next(algorithm)) {
+    for slot in KeySlot::ALL {
+        let ahead = Step::Generate { slot, as_active: false };
+        match (ring.active(slot), ring.next(slot)) {
             // Its active key was revoked: the next one signs now, however new it is.
             (None, Some(next)) => steps.extend([Step::Promote { kid: next.kid.clone() }, ahead]),
-            (None, None) => steps.extend([Step::Generate { algorithm, as_active: true }, ahead]),
+            (None, None) => steps.extend([Step::Generate { slot, as_active: true }, ahead]),
             (Some(_), None) => steps.push(ahead),
             (Some(_), Some(next)) if next.published_at.is_none() => {
                 if published {
@@ -103,7 +102,7 @@ pub fn due(ring: &KeyRing, times: &Times, now: Timestamp, published: bool) -> Ve
                 }
             }
             (Some(_), Some(next)) => {
-                if ring.promotes_at(algorithm, times).is_some_and(|at| at <= now) {
+                if ring.promotes_at(slot, times).is_some_and(|at| at <= now) {
                     steps.extend([Step::Promote { kid: next.kid.clone() }, ahead]);
                 }
             }
@@ -186,11 +185,12 @@ impl KeyRing {
         fresh: &mut impl Iterator<Item = &'k String>,
     ) -> Result<(), RingFault> {
         match step {
-            Step::Generate { algorithm, as_active } => {
+            Step::Generate { slot, as_active } => {
                 let kid = fresh.next().ok_or(RingFault::NoNewKey)?.clone();
                 self.keys.push(KeyRecord {
                     kid,
-                    algorithm: *algorithm,
+                    algorithm: slot.algorithm(),
+                    purpose: slot.purpose(),
                     state: if *as_active { Stage::Active } else { Stage::Next },
                     created_at: now,
                     published_at: None,
@@ -207,15 +207,15 @@ impl KeyRing {
             Step::Promote { kid } => {
                 let key = self.held(kid, Stage::Next)?;
                 key.state = Stage::Active;
-                let (algorithm, before) = (key.algorithm, key.published_at.unwrap_or(key.created_at));
+                let (slot, before) = (key.slot(), key.published_at.unwrap_or(key.created_at));
                 key.activated_at = Some(now.max(before));
                 for old in &mut self.keys {
-                    if old.algorithm == algorithm && old.state == Stage::Active && old.kid != *kid {
+                    if old.slot() == slot && old.state == Stage::Active && old.kid != *kid {
                         old.state = Stage::Retired;
                         old.retired_at = old.activated_at.map(|at| at.max(now));
                     }
                 }
-                self.rotate.retain(|a| *a != algorithm);
+                self.rotate.retain(|s| *s != slot);
             }
             Step::Drop { kid } => {
                 self.held(kid, Stage::Retired)?;
@@ -229,7 +229,7 @@ impl KeyRing {
                 self.revoked.push(RevokedKey { kid: key.kid, at: last });
             }
             Step::Forget { kid } => self.revoked.retain(|r| r.kid != *kid),
-            Step::Rotate => self.rotate = Configuration::ALGORITHMS.to_vec(),
+            Step::Rotate => self.rotate = KeySlot::ALL.to_vec(),
             Step::Lengthen { longest_token } => self.longest_token = self.longest_token.max(*longest_token),
         }
         Ok(())

@@ -2,12 +2,13 @@
 //! and why, never key material.
 //!
 //! Invariant: a key is published before it signs and stays published until its last token has died (a
-//! revoked key apart); exactly one key of each algorithm signs; the generation only grows.
+//! revoked key apart); exactly one key signs for each [`KeySlot`]; the generation only grows.
 //!
 //! A change of the ring is a batch: [`due`] or [`ask`] says which steps, [`KeyRing::advance`] takes them as
 //! one write. A write that was lost is simply worked out again.
 
 mod due;
+mod slot;
 mod validate;
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{Configuration, SigningAlgorithm};
 
 pub use due::{Request, RequestFault, Step, ask, due};
+pub use slot::{KeySlot, Purpose};
 pub use validate::RingFault;
 
 /// How long, in seconds, a retired key stays published beyond the longest lifetime of a token: one minute of
@@ -33,12 +35,12 @@ pub struct KeyRing {
     pub issuer: String,
     /// The SPIFFE trust domain of every agent id that these keys signed.
     pub trust_domain: String,
-    /// The longest lifetime, in seconds, under which any key of this ring has signed: a limit that was
-    /// lowered since does not shorten tokens that are out.
+    /// The longest lifetime, in seconds, under which any key of this ring has signed (tokens and status list
+    /// tokens alike): a limit that was lowered since does not shorten what is out.
     pub longest_token: u32,
-    /// The algorithms of which a rotation was asked for and is still to come.
+    /// The slots of which a rotation was asked for and is still to come.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rotate: Vec<SigningAlgorithm>,
+    pub rotate: Vec<KeySlot>,
     /// Every published key.
     pub keys: Vec<KeyRecord>,
     /// The keys that were revoked while tokens of theirs may still be about.
@@ -54,6 +56,9 @@ pub struct KeyRecord {
     pub kid: String,
     /// The one algorithm that it signs with.
     pub algorithm: SigningAlgorithm,
+    /// What it signs; tokens where nothing is said, as in rings from before status lists.
+    #[serde(default, skip_serializing_if = "Purpose::is_tokens")]
+    pub purpose: Purpose,
     /// Where it stands.
     pub state: Stage,
     /// When it was made.
@@ -99,7 +104,7 @@ pub struct Times {
     pub sign_for: u32,
     /// How long a next key is published before it signs.
     pub publish_ahead: u32,
-    /// The longest lifetime of any token.
+    /// The longest lifetime of anything that a key of the ring signs: a token, or a status list token.
     pub max_token_lifetime: u32,
 }
 
@@ -108,7 +113,7 @@ impl From<&Configuration> for Times {
         Self {
             sign_for: config.keys.sign_for.0,
             publish_ahead: config.keys.publish_ahead.0,
-            max_token_lifetime: config.limits.max_token_lifetime.0,
+            max_token_lifetime: config.limits.max_token_lifetime.max(config.status_lists.lifetime).0,
         }
     }
 }
@@ -129,26 +134,26 @@ impl KeyRing {
         }
     }
 
-    /// The key that signs with this algorithm.
+    /// The key that signs for a slot. Only a ring from before status lists has none for them.
     #[must_use]
-    pub fn active(&self, algorithm: SigningAlgorithm) -> Option<&KeyRecord> {
-        self.find(algorithm, Stage::Active)
+    pub fn active(&self, slot: KeySlot) -> Option<&KeyRecord> {
+        self.find(slot, Stage::Active)
     }
 
-    /// The key that will sign next with this algorithm.
+    /// The key that will sign next for a slot.
     #[must_use]
-    pub fn next(&self, algorithm: SigningAlgorithm) -> Option<&KeyRecord> {
-        self.find(algorithm, Stage::Next)
+    pub fn next(&self, slot: KeySlot) -> Option<&KeyRecord> {
+        self.find(slot, Stage::Next)
     }
 
-    fn find(&self, algorithm: SigningAlgorithm, state: Stage) -> Option<&KeyRecord> {
-        self.keys.iter().find(|k| k.algorithm == algorithm && k.state == state)
+    fn find(&self, slot: KeySlot, state: Stage) -> Option<&KeyRecord> {
+        self.keys.iter().find(|k| k.slot() == slot && k.state == state)
     }
 
-    /// The id of the key that signs with this algorithm.
+    /// The id of the key that signs for a slot.
     #[must_use]
-    pub fn signing_kid(&self, algorithm: SigningAlgorithm) -> Option<&str> {
-        self.active(algorithm).map(|k| k.kid.as_str())
+    pub fn signing_kid(&self, slot: KeySlot) -> Option<&str> {
+        self.active(slot).map(|k| k.kid.as_str())
     }
 
     /// The ids of the keys that belong into the JWKS: next, active and retired.
@@ -162,30 +167,30 @@ impl KeyRing {
         self.revoked.iter().any(|r| r.kid == kid)
     }
 
-    /// When the next key of this algorithm starts to sign; absent as long as it is not known to be out
-    /// everywhere.
+    /// When the next key of a slot starts to sign; absent as long as it is not known to be out everywhere.
     #[must_use]
-    pub fn promotes_at(&self, algorithm: SigningAlgorithm, times: &Times) -> Option<Timestamp> {
-        let safe = self.safe_at(algorithm, times)?;
-        if self.rotate.contains(&algorithm) {
+    pub fn promotes_at(&self, slot: KeySlot, times: &Times) -> Option<Timestamp> {
+        let safe = self.safe_at(slot, times)?;
+        if self.rotate.contains(&slot) {
             return Some(safe);
         }
-        self.signs_until(algorithm, times).map(|end| end.max(safe))
+        self.signs_until(slot, times).map(|end| end.max(safe))
     }
 
-    /// When the next key of this algorithm has been out long enough to sign.
+    /// When the next key of a slot has been out long enough to sign.
     #[must_use]
-    pub fn safe_at(&self, algorithm: SigningAlgorithm, times: &Times) -> Option<Timestamp> {
-        Some(after(self.next(algorithm)?.published_at?, times.publish_ahead))
+    pub fn safe_at(&self, slot: KeySlot, times: &Times) -> Option<Timestamp> {
+        Some(after(self.next(slot)?.published_at?, times.publish_ahead))
     }
 
-    /// When the active key of this algorithm has signed for its time.
+    /// When the active key of a slot has signed for its time.
     #[must_use]
-    pub fn signs_until(&self, algorithm: SigningAlgorithm, times: &Times) -> Option<Timestamp> {
-        Some(after(self.active(algorithm)?.activated_at?, times.sign_for))
+    pub fn signs_until(&self, slot: KeySlot, times: &Times) -> Option<Timestamp> {
+        Some(after(self.active(slot)?.activated_at?, times.sign_for))
     }
 
-    /// When the last token of a key that was retired at `retired_at` has died for every verifier.
+    /// When the last token of a key that was retired at `retired_at` has died for every verifier; status list
+    /// tokens too, since [`Times`] counts their lifetime in.
     #[must_use]
     pub fn dies_at(&self, retired_at: Timestamp, times: &Times) -> Timestamp {
         let longest = self.longest_token.max(times.max_token_lifetime);
@@ -195,7 +200,7 @@ impl KeyRing {
     /// When [`due`] has something to do by the clock alone, at or after `now`.
     #[must_use]
     pub fn next_wake(&self, times: &Times, now: Timestamp) -> Option<Timestamp> {
-        let promotions = Configuration::ALGORITHMS.iter().filter_map(|a| self.promotes_at(*a, times));
+        let promotions = KeySlot::ALL.iter().filter_map(|slot| self.promotes_at(*slot, times));
         let drops = self.keys.iter().filter_map(|k| k.retired_at);
         let revoked = self.revoked.iter().map(|r| r.at);
         promotions

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::SigningAlgorithm::{ES256, RS256};
+use KeySlot::{StatusListES256 as STATUS, TokenES256 as ES256, TokenRS256 as RS256};
 
 const TIMES: Times = Times { sign_for: 1000, publish_ahead: 300, max_token_lifetime: 600 };
 
@@ -56,8 +56,8 @@ impl Driver {
         Ok(())
     }
 
-    fn kid(&self, algorithm: SigningAlgorithm, state: Stage) -> String {
-        self.ring.find(algorithm, state).unwrap().kid.clone()
+    fn kid(&self, slot: KeySlot, state: Stage) -> String {
+        self.ring.find(slot, state).unwrap().kid.clone()
     }
 }
 
@@ -65,10 +65,11 @@ impl Driver {
 fn the_first_ring_signs_at_once_and_has_next_keys() {
     let driver = Driver::new();
     assert_eq!(driver.ring.generation, 1);
-    assert_eq!(driver.ring.published_kids().count(), 4);
-    for algorithm in [ES256, RS256] {
-        assert!(driver.ring.signing_kid(algorithm).is_some());
-        assert!(driver.ring.next(algorithm).unwrap().published_at.is_none());
+    assert_eq!(driver.ring.published_kids().count(), 6);
+    for slot in KeySlot::ALL {
+        let active = driver.ring.active(slot).unwrap();
+        assert_eq!((active.purpose, active.algorithm), (slot.purpose(), slot.algorithm()));
+        assert!(driver.ring.next(slot).unwrap().published_at.is_none());
     }
     assert!(due(&driver.ring, &TIMES, at(0), false).is_empty());
 }
@@ -91,11 +92,7 @@ fn a_next_key_waits_for_its_publication_then_for_its_time() {
     // The retired key stays until its last token has died.
     let dies = 5300 + 600 + i64::from(RETENTION_SECONDS);
     assert!(driver.step(dies - 1, false).is_empty());
-    assert_eq!(
-        driver.step(dies, false),
-        [Step::Drop { kid: active.clone() }, Step::Drop { kid: kid(3) }],
-        "{active}"
-    );
+    assert_eq!(driver.step(dies, false), [active, kid(3), kid(5)].map(|kid| Step::Drop { kid }));
 }
 
 #[test]
@@ -150,7 +147,7 @@ fn an_active_key_without_a_next_one_is_replaced_by_a_new_one() {
     let active = driver.kid(ES256, Stage::Active);
     driver.ask(&Request::Revoke { kid: active.clone() }, 1).unwrap();
     assert_ne!(driver.kid(ES256, Stage::Active), active);
-    assert_eq!(driver.ring.keys.len(), 4);
+    assert_eq!(driver.ring.keys.len(), 6);
 }
 
 #[test]
@@ -184,8 +181,11 @@ fn what_may_not_sign_is_refused() {
     assert_eq!(spoil(|r| r.issuer.clear()), RingFault::Nameless("issuer"));
     assert_eq!(spoil(|r| r.keys[0].kid = "../x".to_owned()), RingFault::Kid("../x".to_owned()));
     assert_eq!(spoil(|r| r.keys[0].kid = r.keys[1].kid.clone()), RingFault::Twice(kid(2)));
-    assert!(matches!(spoil(|r| r.keys[0].algorithm = RS256), RingFault::Count { .. }));
+    assert!(matches!(spoil(|r| r.keys[0].algorithm = RS256.algorithm()), RingFault::Count { .. }));
     assert!(matches!(spoil(|r| r.keys.clear()), RingFault::Count { count: 0, .. }));
+    assert!(matches!(spoil(|r| r.keys[0].purpose = Purpose::StatusLists), RingFault::Count { count: 0, .. }));
+    assert_eq!(spoil(|r| r.keys[4].algorithm = RS256.algorithm()), RingFault::Algorithm(kid(5)));
+    assert!(matches!(spoil(|r| drop(r.keys.remove(4))), RingFault::Count { slot: STATUS, count: 0, .. }));
     assert_eq!(spoil(|r| r.keys[0].activated_at = None), RingFault::Times(kid(1)));
     assert_eq!(spoil(|r| r.keys[1].activated_at = Some(at(1))), RingFault::Times(kid(2)));
     assert_eq!(spoil(|r| r.keys[1].published_at = Some(at(-1))), RingFault::Times(kid(2)));
@@ -204,6 +204,49 @@ fn the_form_on_disk() {
     assert!(text.contains(r#""state":"Active""#), "{text}");
     assert_eq!(serde_json::from_str::<KeyRing>(&text).unwrap(), driver.ring);
     assert!(serde_json::from_str::<KeyRing>(&text.replace("\"keys\"", "\"x\":1,\"keys\"")).is_err());
+}
+
+/// The ring as a version without status lists wrote it.
+fn old_ring() -> KeyRing {
+    let mut ring = Driver::new().ring;
+    ring.keys.retain(|k| k.purpose == Purpose::Tokens);
+    ring.rotate = vec![ES256, RS256];
+    ring
+}
+
+#[test]
+fn a_ring_from_before_status_lists_gets_their_keys() {
+    let mut driver = Driver::new();
+    driver.ring = old_ring();
+    driver.ring.rotate.clear();
+    driver.ring.validate().unwrap();
+    let before = driver.ring.clone();
+    assert_eq!(driver.ring.signing_kid(STATUS), None);
+    let steps = driver.step(5, false);
+    let generate = |as_active| Step::Generate { slot: STATUS, as_active };
+    assert_eq!(steps, [generate(true), generate(false)]);
+    assert_eq!(driver.ring.keys[..4], before.keys[..], "the keys of tokens are left alone");
+    assert!(driver.ring.signing_kid(STATUS).is_some() && driver.ring.next(STATUS).is_some());
+    assert!(driver.step(5, false).is_empty());
+}
+
+#[test]
+fn the_form_on_disk_is_the_one_of_before_status_lists() {
+    let text = r#"{"generation":1,"issuer":"https://agents.example.com","trustDomain":"agents.example.com","longestToken":600,"rotate":["ES256","RS256"],"keys":[{"kid":"0000000000000000000000000000000000000000001","algorithm":"ES256","state":"Active","createdAt":"2027-01-15T08:00:00Z","activatedAt":"2027-01-15T08:00:00Z"},{"kid":"0000000000000000000000000000000000000000002","algorithm":"ES256","state":"Next","createdAt":"2027-01-15T08:00:00Z"},{"kid":"0000000000000000000000000000000000000000003","algorithm":"RS256","state":"Active","createdAt":"2027-01-15T08:00:00Z","activatedAt":"2027-01-15T08:00:00Z"},{"kid":"0000000000000000000000000000000000000000004","algorithm":"RS256","state":"Next","createdAt":"2027-01-15T08:00:00Z"}]}"#;
+    let ring: KeyRing = serde_json::from_str(text).unwrap();
+    assert_eq!(ring, old_ring());
+    // The digest over a ring is made of its written form: written anew it may not differ in a letter.
+    assert_eq!(serde_json::to_string(&ring).unwrap(), text);
+    let text = serde_json::to_string(&Driver::new().ring).unwrap();
+    assert_eq!(text.matches(r#""purpose":"StatusLists""#).count(), 2, "{text}");
+}
+
+#[test]
+fn what_a_key_signs_is_remembered_by_the_longest() {
+    let mut config = Configuration::new("https://agents.example.com", "agents.example.com");
+    config.limits.max_token_lifetime = crate::api::Seconds(600);
+    config.status_lists.lifetime = crate::api::Seconds(86_400);
+    assert_eq!(Times::from(&config).max_token_lifetime, 86_400);
 }
 
 #[derive(Clone, Debug)]
@@ -228,7 +271,7 @@ fn act(wander: i64) -> impl Strategy<Value = Act> {
         6 => Just(Act::Keep),
         1 => Just(Act::LoseWrite),
         1 => Just(Act::Rotate),
-        1 => (0..12usize).prop_map(Act::Revoke),
+        1 => (0..18usize).prop_map(Act::Revoke),
         1 => (0..=wander).prop_map(Act::Clock),
         1 => (60..900u32).prop_map(Act::Lifetime),
     ]
@@ -242,9 +285,9 @@ fn live(acts: &[Act], wander: i64) {
     let mut tokens: Vec<(String, i64)> = Vec::new();
     let mut out: HashMap<String, i64> = HashMap::new();
     let mut excused: Vec<String> = driver.ring.published_kids().map(str::to_owned).collect();
-    excused.retain(|k| driver.ring.next(ES256).is_some_and(|n| n.kid != *k));
-    excused.retain(|k| driver.ring.next(RS256).is_some_and(|n| n.kid != *k));
+    excused.retain(|k| KeySlot::ALL.iter().all(|s| driver.ring.next(*s).is_none_or(|n| n.kid != *k)));
     let mut revoked: Vec<String> = Vec::new();
+    let mut used_for: HashMap<String, KeySlot> = HashMap::new();
     for act in acts {
         let before = driver.ring.clone();
         match act {
@@ -272,7 +315,7 @@ fn live(acts: &[Act], wander: i64) {
                     driver.ask(&Request::Revoke { kid: kid.clone() }, now + clock).unwrap();
                     revoked.push(kid);
                     // What took its place had no choice.
-                    excused.extend([ES256, RS256].map(|a| driver.kid(a, Stage::Active)));
+                    excused.extend(KeySlot::ALL.map(|s| driver.kid(s, Stage::Active)));
                 }
             }
             Act::Clock(off) => clock = *off,
@@ -285,8 +328,13 @@ fn live(acts: &[Act], wander: i64) {
         ring.validate().unwrap();
         assert!(ring.generation >= before.generation);
         assert!(*ring == before || ring.generation == before.generation + 1);
-        for algorithm in [ES256, RS256] {
-            let signer = ring.signing_kid(algorithm).unwrap().to_owned();
+        for slot in KeySlot::ALL {
+            let signer = ring.signing_kid(slot).unwrap().to_owned();
+            assert_eq!(
+                *used_for.entry(signer.clone()).or_insert(slot),
+                slot,
+                "{signer} signs for another slot"
+            );
             if !excused.contains(&signer) {
                 let since = out.get(&signer).copied().expect("it signs and was never out");
                 assert!(now - since + wander >= i64::from(TIMES.publish_ahead), "{signer} signs too early");
@@ -322,12 +370,14 @@ fn goes_on(acts: &[Act]) {
             }
         }
     }
-    let signer = driver.kid(ES256, Stage::Active);
+    let signers = KeySlot::ALL.map(|slot| driver.kid(slot, Stage::Active));
     for _ in 0..4 {
         now += 1000;
         driver.step(now, true);
     }
-    assert_ne!(driver.kid(ES256, Stage::Active), signer);
+    for (slot, signer) in KeySlot::ALL.into_iter().zip(signers) {
+        assert_ne!(driver.kid(slot, Stage::Active), signer);
+    }
 }
 
 proptest! {

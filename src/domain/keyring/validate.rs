@@ -6,8 +6,7 @@ use std::collections::HashSet;
 
 use thiserror::Error;
 
-use super::{KeyRecord, KeyRing, Stage};
-use crate::api::{Configuration, SigningAlgorithm};
+use super::{KeyRecord, KeyRing, KeySlot, Purpose, Stage};
 
 /// Why a ring may not be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -22,15 +21,18 @@ pub enum RingFault {
     #[error("the key {0} is in the ring more than once")]
     Twice(String),
     /// Not exactly one key that signs, or more than one next key.
-    #[error("{count} {state:?} keys of {algorithm:?}, where there must be one")]
+    #[error("{count} {state:?} keys of {slot}, where there must be one")]
     Count {
-        /// The algorithm.
-        algorithm: SigningAlgorithm,
+        /// The slot.
+        slot: KeySlot,
         /// The state that is held more or less often than once.
         state: Stage,
         /// How often.
         count: usize,
     },
+    /// An algorithm that is not in use for what the key signs.
+    #[error("the key {0} is of an algorithm that its purpose does not use")]
+    Algorithm(String),
     /// A time that is missing for the state, does not belong to it, or is out of order.
     #[error("the times of the key {0} do not fit its state")]
     Times(String),
@@ -66,11 +68,18 @@ impl KeyRing {
                 return Err(RingFault::Twice(kid.to_owned()));
             }
         }
-        for algorithm in Configuration::ALGORITHMS {
+        if let Some(key) = self.keys.iter().find(|k| k.slot().algorithm() != k.algorithm) {
+            return Err(RingFault::Algorithm(key.kid.clone()));
+        }
+        for slot in KeySlot::ALL {
+            // A ring from before status lists has no key for them; the next write adds it.
+            if slot.purpose() == Purpose::StatusLists && self.keys.iter().all(|k| k.slot() != slot) {
+                continue;
+            }
             for state in [Stage::Active, Stage::Next] {
-                let count = self.keys.iter().filter(|k| k.algorithm == algorithm && k.state == state).count();
+                let count = self.keys.iter().filter(|k| k.slot() == slot && k.state == state).count();
                 if count > 1 || (count == 0 && state == Stage::Active) {
-                    return Err(RingFault::Count { algorithm, state, count });
+                    return Err(RingFault::Count { slot, state, count });
                 }
             }
         }

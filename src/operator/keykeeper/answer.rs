@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 
 use crate::{
-    api::{Configuration, format_seconds},
+    api::format_seconds,
     cluster::keystore::{KeysAnswer, KeysRequest, Outcome},
-    domain::keyring::{KeyRing, Times},
+    domain::keyring::{KeyRing, KeySlot, Times},
 };
 
 pub(super) fn answer(request: &KeysRequest, outcome: Outcome, message: String, now: Timestamp) -> KeysAnswer {
@@ -23,17 +23,17 @@ pub(super) fn rotate(request: &KeysRequest, ring: &KeyRing, times: &Times, now: 
         return answer(request, Outcome::Done, signing(ring), now);
     }
     let mut parts = Vec::new();
-    for algorithm in Configuration::ALGORITHMS {
-        let Some(next) = ring.next(algorithm) else { continue };
+    for slot in KeySlot::ALL {
+        let Some(next) = ring.next(slot) else { continue };
         let kid = &next.kid;
-        parts.push(match ring.promotes_at(algorithm, times) {
-            _ if !ring.rotate.contains(&algorithm) => {
-                format!("{algorithm:?}: {} signs now", ring.signing_kid(algorithm).unwrap_or_default())
+        parts.push(match ring.promotes_at(slot, times) {
+            _ if !ring.rotate.contains(&slot) => {
+                format!("{slot}: {} signs now", ring.signing_kid(slot).unwrap_or_default())
             }
-            Some(at) => format!("{algorithm:?}: {kid} signs from {at:.0}"),
+            Some(at) => format!("{slot}: {kid} signs from {at:.0}"),
             None => {
                 let ahead = format_seconds(u64::from(times.publish_ahead));
-                format!("{algorithm:?}: {kid} signs once it has been in every namespace for {ahead}")
+                format!("{slot}: {kid} signs once it has been in every namespace for {ahead}")
             }
         });
     }
@@ -52,15 +52,14 @@ pub(super) fn revoke(
         .keys
         .iter()
         .find(|k| k.kid == kid)
-        .map_or_else(String::new, |k| format!(" ({:?}, {:?})", k.algorithm, k.state));
+        .map_or_else(String::new, |k| format!(" ({}, {:?})", k.slot(), k.state));
     let message =
         format!("{kid}{was} is no longer published and what it signed is minted anew; {}", signing(ring));
     answer(request, Outcome::Done, message, now)
 }
 
 fn signing(ring: &KeyRing) -> String {
-    let each = Configuration::ALGORITHMS
-        .map(|a| format!("{a:?}: {} signs now", ring.signing_kid(a).unwrap_or_default()));
+    let each = KeySlot::ALL.map(|s| format!("{s}: {} signs now", ring.signing_kid(s).unwrap_or_default()));
     each.join("; ")
 }
 
@@ -83,7 +82,7 @@ mod tests {
         let request = KeysRequest::new(Operation::Rotate, None, at(0));
         let asked = |ring: &KeyRing, now| {
             let steps = ask(ring, &Request::Rotate, &times, at(now), false).unwrap();
-            let ring = ring.advance(&steps, &[kid(50), kid(51)], at(now)).unwrap();
+            let ring = ring.advance(&steps, &[kid(50), kid(51), kid(52)], at(now)).unwrap();
             rotate(&request, &ring, &times, at(now))
         };
         let early = asked(&ring, 1);
@@ -96,6 +95,7 @@ mod tests {
         let done = asked(&out, 3600);
         assert_eq!(done.outcome, Outcome::Done);
         assert!(done.message.contains(&format!("ES256: {} signs now", kid(2))), "{}", done.message);
+        assert!(done.message.contains(&format!("status lists: {} signs now", kid(6))), "{}", done.message);
         assert_eq!(done.id, request.id);
     }
 }

@@ -209,8 +209,8 @@ impl Keep {
     ) -> Result<Arc<Loaded>, KeyringError> {
         let (mut signers, mut kids) = (signers.clone(), Vec::new());
         for step in steps {
-            if let Step::Generate { algorithm, .. } = step {
-                let key = generate(*algorithm).await?;
+            if let Step::Generate { slot, .. } = step {
+                let key = generate(slot.algorithm()).await?;
                 kids.push(key.kid().to_owned());
                 signers.insert(key.kid().to_owned(), Arc::new(key));
             }

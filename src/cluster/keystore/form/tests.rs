@@ -1,10 +1,11 @@
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::*;
 use crate::{
     api::Configuration,
     cluster::keystore::{KeysAnswer, KeysRequest, Operation, Outcome},
-    domain::keyring::{Step, Times, due},
+    domain::keyring::{KeySlot, Step, Times, due},
 };
 
 const TIMES: Times = Times { sign_for: 1000, publish_ahead: 300, max_token_lifetime: 600 };
@@ -19,8 +20,8 @@ fn secret() -> (KeyRing, Value) {
     let steps = due(&empty, &TIMES, now(), false);
     let (mut kids, mut signers) = (Vec::new(), HashMap::new());
     for step in &steps {
-        if let Step::Generate { algorithm, .. } = step {
-            let key = SigningKey::generate(crypto_algorithm(*algorithm)).unwrap();
+        if let Step::Generate { slot, .. } = step {
+            let key = SigningKey::generate(crypto_algorithm(slot.algorithm())).unwrap();
             kids.push(key.kid().to_owned());
             signers.insert(key.kid().to_owned(), Arc::new(key));
         }
@@ -58,13 +59,18 @@ fn what_is_written_is_read() {
     let loaded = stored.ring.unwrap();
     assert_eq!(loaded.ring, ring);
     assert_eq!((loaded.uid.as_str(), loaded.resource_version.as_str()), ("u", "7"));
-    assert_eq!(loaded.jwks.keys().len(), 4);
+    assert_eq!((loaded.jwks.keys().len(), loaded.token_jwks.keys().len()), (6, 4));
     assert_eq!(stored.times, Some(TIMES));
     for algorithm in Configuration::ALGORITHMS {
         let signer = loaded.signer(algorithm).unwrap();
-        assert_eq!(Some(signer.kid()), ring.signing_kid(algorithm));
+        assert_eq!(Some(signer.kid()), ring.signing_kid(algorithm.into()));
         assert_eq!(signer.algorithm(), crypto_algorithm(algorithm));
+        assert!(loaded.token_jwks.find(signer.kid()).is_some());
     }
+    let signer = loaded.status_signer().unwrap();
+    assert_eq!(Some(signer.kid()), ring.signing_kid(KeySlot::StatusListES256));
+    assert!(loaded.jwks.find(signer.kid()).is_some());
+    assert!(loaded.token_jwks.find(signer.kid()).is_none(), "it may sign no token");
     assert_eq!(value["metadata"]["labels"]["kept"], "yes", "a write keeps what others put there");
     assert_eq!(value["metadata"]["annotations"]["kept"], "too");
     loaded.check(1, "https://agents.example.com", "agents.example.com").unwrap();
@@ -105,7 +111,7 @@ fn every_damage_is_told_apart() {
         &format!("{} is missing", pem_of(&ring, 0)),
     );
     damaged(&|v| v["data"][pem_of(&ring, 0)] = STANDARD.encode("x").into(), "not an unencrypted PKCS#8");
-    // Keys 0 and 1 are ES256, 2 and 3 RS256.
+    // Keys 0 and 1 are ES256, 2 and 3 RS256, 4 and 5 for status lists.
     damaged(&|v| v["data"][pem_of(&ring, 0)] = good["data"][pem_of(&ring, 1)].clone(), "holds another key");
     damaged(
         &|v| v["data"][pem_of(&ring, 0)] = good["data"][pem_of(&ring, 2)].clone(),
@@ -125,6 +131,20 @@ fn every_damage_is_told_apart() {
     let file = RingFile { digest: digest_of(&lawless).unwrap(), ring: lawless };
     let text = serde_json::to_string(&file).unwrap();
     damaged(&|v| set_ring(v, &text), "0 Active keys of ES256");
+}
+
+#[test]
+fn a_ring_from_before_status_lists_is_read() {
+    let (mut ring, mut value) = secret();
+    for key in ring.keys.split_off(4) {
+        value["data"].as_object_mut().unwrap().remove(&format!("{}.pem", key.kid));
+    }
+    let file = RingFile { digest: digest_of(&ring).unwrap(), ring };
+    value["data"][RING_KEY] = STANDARD.encode(serde_json::to_string_pretty(&file).unwrap()).into();
+    let loaded = read(&value).ring.unwrap();
+    assert!(loaded.status_signer().is_none());
+    assert_eq!((loaded.jwks.keys().len(), loaded.token_jwks.keys().len()), (4, 4));
+    assert!(Configuration::ALGORITHMS.iter().all(|a| loaded.signer(*a).is_some()));
 }
 
 #[test]
