@@ -17,10 +17,10 @@ use super::{
 /// The private and symmetric members of RFC 7518 §6.2.2, §6.3.2, §6.4.1 and RFC 9964 §3 (`priv`).
 const PRIVATE_MEMBERS: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
 const P256_COORDINATE_BYTES: usize = 32;
-const RSA_MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
+pub(super) const RSA_MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
 /// A JWK or JWK set that cannot be used. Never shows a private member's value.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum JwkError {
     /// Private material where only a public key belongs.
     #[error("the JWK holds the private member {0:?}: this key must be treated as disclosed")]
@@ -129,13 +129,7 @@ impl Jwk {
     }
 
     fn from_members(members: &Map<String, Value>) -> Result<Self, JwkError> {
-        let kty = text(members, "kty")?.ok_or(JwkError::Value { member: "kty", problem: "missing" })?;
-        if kty == "oct" {
-            return Err(JwkError::Symmetric);
-        }
-        if let Some(name) = PRIVATE_MEMBERS.into_iter().find(|name| members.contains_key(*name)) {
-            return Err(JwkError::Private(name));
-        }
+        let kty = public_kty(members)?;
         let value = |member| {
             text(members, member)?.map(str::to_owned).ok_or(JwkError::Value { member, problem: "missing" })
         };
@@ -210,8 +204,33 @@ impl Jwk {
     }
 }
 
+/// The key type of a key that discloses no secret.
+pub(super) fn public_kty(members: &Map<String, Value>) -> Result<&str, JwkError> {
+    let kty = text(members, "kty")?.ok_or(JwkError::Value { member: "kty", problem: "missing" })?;
+    if kty == "oct" {
+        return Err(JwkError::Symmetric);
+    }
+    match PRIVATE_MEMBERS.into_iter().find(|name| members.contains_key(*name)) {
+        Some(name) => Err(JwkError::Private(name)),
+        None => Ok(kty),
+    }
+}
+
+/// The keys of a document of RFC 7517 §5, not yet looked at.
+pub(super) fn set_members(json: &str) -> Result<Vec<Value>, JwkError> {
+    let mut document =
+        strict_json::object(json.as_bytes()).map_err(|error| JwkError::Malformed(error.to_string()))?;
+    match document.remove("keys") {
+        Some(Value::Array(entries)) => Ok(entries),
+        _ => Err(JwkError::Malformed("a JWK set is an object with an array \"keys\"".to_owned())),
+    }
+}
+
 /// A string member, if it is there.
-fn text<'a>(members: &'a Map<String, Value>, member: &'static str) -> Result<Option<&'a str>, JwkError> {
+pub(super) fn text<'a>(
+    members: &'a Map<String, Value>,
+    member: &'static str,
+) -> Result<Option<&'a str>, JwkError> {
     match members.get(member) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -250,7 +269,7 @@ pub struct ParsedSet {
 }
 
 /// A key of a set that was left out.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SkippedKey {
     /// Its place in the document's `keys`, from 0.
     pub index: usize,
@@ -267,11 +286,7 @@ impl JwkSet {
     /// [`JwkError::Malformed`] for anything but an object with an array `keys`; [`JwkError::Private`] or
     /// [`JwkError::Symmetric`] if any key discloses a secret, for then nothing in the set is to be trusted.
     pub fn parse(json: &str) -> Result<ParsedSet, JwkError> {
-        let document =
-            strict_json::object(json.as_bytes()).map_err(|error| JwkError::Malformed(error.to_string()))?;
-        let Some(Value::Array(entries)) = document.get("keys") else {
-            return Err(JwkError::Malformed("a JWK set is an object with an array \"keys\"".to_owned()));
-        };
+        let entries = set_members(json)?;
         let (mut keys, mut skipped) = (Vec::<Jwk>::new(), Vec::new());
         for (index, entry) in entries.iter().enumerate() {
             let parsed = match entry {

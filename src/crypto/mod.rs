@@ -2,8 +2,11 @@
 //!
 //! One crypto provider, `aws-lc-rs`: it signs here, verifies through `jsonwebtoken` and speaks TLS through `rustls`.
 //! Invariants: private key material leaves only through [`SigningKey::to_pkcs8_pem`], wrapped in a [`Secret`];
-//! a key is used with exactly one algorithm (RFC 8725 §3.1); a token is trusted only once [`verify()`] returned it.
+//! a key is used with exactly one algorithm (RFC 8725 §3.1); a token is trusted only once [`verify()`] (ours) or
+//! [`verify_foreign`] (others') returned it.
 
+mod compact;
+mod foreign;
 mod jwk;
 mod key;
 mod secret;
@@ -13,10 +16,17 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use compact::{FormError, Inspected};
+pub use foreign::{
+    ForeignAlgorithm, ForeignError, ForeignExpect, ForeignKey, ForeignKeys, audiences, peek, verify_foreign,
+};
 pub use jwk::{Jwk, JwkError, JwkSet, ParsedSet, SkippedKey};
 pub use key::{Algorithm, KeyError, SignError, SigningKey, UnknownAlgorithm};
 pub use secret::Secret;
-pub use verify::{CHECKS, Expect, Inspected, MAX_TOKEN_BYTES, Typ, Verified, VerifyError, inspect, verify};
+pub use verify::{
+    CHECKS, Expect, ExpectAny, MAX_TOKEN_BYTES, Typ, Verified, VerifyError, inspect, verify,
+    verify_any_audience,
+};
 
 /// Makes `aws-lc-rs` the process-wide provider of `rustls` and `jsonwebtoken`.
 ///

@@ -1,5 +1,6 @@
 //! Tests of the room as its users see it.
 
+mod foreign;
 mod keys;
 mod tokens;
 
