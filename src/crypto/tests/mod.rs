@@ -2,6 +2,7 @@
 
 mod foreign;
 mod keys;
+mod status_list;
 mod tokens;
 
 use std::sync::LazyLock;
