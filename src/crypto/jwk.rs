@@ -16,6 +16,8 @@ use super::{
 
 /// The private and symmetric members of RFC 7518 §6.2.2, §6.3.2, §6.4.1 and RFC 9964 §3 (`priv`).
 const PRIVATE_MEMBERS: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
+/// What a published key is for (RFC 7517 §4.2).
+const SIGNATURE_USE: &str = "sig";
 const P256_COORDINATE_BYTES: usize = 32;
 pub(super) const RSA_MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
@@ -149,7 +151,7 @@ impl Jwk {
             _ => {}
         }
         match text(members, "use")? {
-            Some(other) if other != "sig" => unsupported("use", other),
+            Some(other) if other != SIGNATURE_USE => unsupported("use", other),
             _ => Ok(key),
         }
     }
@@ -189,13 +191,13 @@ impl Jwk {
         }
     }
 
-    fn to_value(&self) -> Value {
+    fn to_value(&self, usage: &str) -> Value {
         let mut members = match &self.public {
             Public::P256 { x, y } => vec![("kty", "EC"), ("crv", "P-256"), ("x", x), ("y", y)],
             Public::Rsa { n, e } => vec![("kty", "RSA"), ("n", n), ("e", e)],
         };
         members.extend(self.kid().map(|kid| ("kid", kid)));
-        members.extend([("alg", self.algorithm().as_str()), ("use", "sig")]);
+        members.extend([("alg", self.algorithm().as_str()), ("use", usage)]);
         members
             .into_iter()
             .map(|(name, value)| (name.to_owned(), Value::from(value)))
@@ -240,7 +242,7 @@ pub(super) fn text<'a>(
 
 impl Serialize for Jwk {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.to_value().serialize(serializer)
+        self.to_value(SIGNATURE_USE).serialize(serializer)
     }
 }
 
@@ -324,8 +326,26 @@ impl JwkSet {
     /// The document to publish: the same bytes for the same keys.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let keys = self.keys.iter().map(Jwk::to_value).collect::<Vec<_>>();
-        Value::from(Map::from_iter([("keys".to_owned(), Value::from(keys))])).to_string()
+        Value::from(Map::from_iter([self.to_member(SIGNATURE_USE)])).to_string()
+    }
+
+    /// The same keys as a SPIFFE bundle for JWT-SVID (SPIFFE Trust Domain and Bundle §4): a document of its own,
+    /// since there a key with another `use` is ignored, and elsewhere one with this `use`.
+    ///
+    /// `sequence` grows whenever the keys change; `refresh_hint` says after how many seconds to look again.
+    #[must_use]
+    pub fn to_spiffe_bundle(&self, sequence: u64, refresh_hint: u32) -> String {
+        Value::from(Map::from_iter([
+            self.to_member("jwt-svid"),
+            ("spiffe_sequence".to_owned(), sequence.into()),
+            ("spiffe_refresh_hint".to_owned(), refresh_hint.into()),
+        ]))
+        .to_string()
+    }
+
+    fn to_member(&self, usage: &str) -> (String, Value) {
+        let keys = self.keys.iter().map(|key| key.to_value(usage)).collect::<Vec<_>>();
+        ("keys".to_owned(), keys.into())
     }
 }
 
