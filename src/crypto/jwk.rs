@@ -16,11 +16,13 @@ use super::{
 
 /// The private and symmetric members of RFC 7518 §6.2.2, §6.3.2, §6.4.1 and RFC 9964 §3 (`priv`).
 const PRIVATE_MEMBERS: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
+/// What a published key is for (RFC 7517 §4.2).
+const SIGNATURE_USE: &str = "sig";
 const P256_COORDINATE_BYTES: usize = 32;
-const RSA_MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
+pub(super) const RSA_MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
 /// A JWK or JWK set that cannot be used. Never shows a private member's value.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum JwkError {
     /// Private material where only a public key belongs.
     #[error("the JWK holds the private member {0:?}: this key must be treated as disclosed")]
@@ -129,13 +131,7 @@ impl Jwk {
     }
 
     fn from_members(members: &Map<String, Value>) -> Result<Self, JwkError> {
-        let kty = text(members, "kty")?.ok_or(JwkError::Value { member: "kty", problem: "missing" })?;
-        if kty == "oct" {
-            return Err(JwkError::Symmetric);
-        }
-        if let Some(name) = PRIVATE_MEMBERS.into_iter().find(|name| members.contains_key(*name)) {
-            return Err(JwkError::Private(name));
-        }
+        let kty = public_kty(members)?;
         let value = |member| {
             text(members, member)?.map(str::to_owned).ok_or(JwkError::Value { member, problem: "missing" })
         };
@@ -155,7 +151,7 @@ impl Jwk {
             _ => {}
         }
         match text(members, "use")? {
-            Some(other) if other != "sig" => unsupported("use", other),
+            Some(other) if other != SIGNATURE_USE => unsupported("use", other),
             _ => Ok(key),
         }
     }
@@ -195,13 +191,13 @@ impl Jwk {
         }
     }
 
-    fn to_value(&self) -> Value {
+    fn to_value(&self, usage: &str) -> Value {
         let mut members = match &self.public {
             Public::P256 { x, y } => vec![("kty", "EC"), ("crv", "P-256"), ("x", x), ("y", y)],
             Public::Rsa { n, e } => vec![("kty", "RSA"), ("n", n), ("e", e)],
         };
         members.extend(self.kid().map(|kid| ("kid", kid)));
-        members.extend([("alg", self.algorithm().as_str()), ("use", "sig")]);
+        members.extend([("alg", self.algorithm().as_str()), ("use", usage)]);
         members
             .into_iter()
             .map(|(name, value)| (name.to_owned(), Value::from(value)))
@@ -210,8 +206,33 @@ impl Jwk {
     }
 }
 
+/// The key type of a key that discloses no secret.
+pub(super) fn public_kty(members: &Map<String, Value>) -> Result<&str, JwkError> {
+    let kty = text(members, "kty")?.ok_or(JwkError::Value { member: "kty", problem: "missing" })?;
+    if kty == "oct" {
+        return Err(JwkError::Symmetric);
+    }
+    match PRIVATE_MEMBERS.into_iter().find(|name| members.contains_key(*name)) {
+        Some(name) => Err(JwkError::Private(name)),
+        None => Ok(kty),
+    }
+}
+
+/// The keys of a document of RFC 7517 §5, not yet looked at.
+pub(super) fn set_members(json: &str) -> Result<Vec<Value>, JwkError> {
+    let mut document =
+        strict_json::object(json.as_bytes()).map_err(|error| JwkError::Malformed(error.to_string()))?;
+    match document.remove("keys") {
+        Some(Value::Array(entries)) => Ok(entries),
+        _ => Err(JwkError::Malformed("a JWK set is an object with an array \"keys\"".to_owned())),
+    }
+}
+
 /// A string member, if it is there.
-fn text<'a>(members: &'a Map<String, Value>, member: &'static str) -> Result<Option<&'a str>, JwkError> {
+pub(super) fn text<'a>(
+    members: &'a Map<String, Value>,
+    member: &'static str,
+) -> Result<Option<&'a str>, JwkError> {
     match members.get(member) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -221,7 +242,7 @@ fn text<'a>(members: &'a Map<String, Value>, member: &'static str) -> Result<Opt
 
 impl Serialize for Jwk {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.to_value().serialize(serializer)
+        self.to_value(SIGNATURE_USE).serialize(serializer)
     }
 }
 
@@ -250,7 +271,7 @@ pub struct ParsedSet {
 }
 
 /// A key of a set that was left out.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SkippedKey {
     /// Its place in the document's `keys`, from 0.
     pub index: usize,
@@ -267,11 +288,7 @@ impl JwkSet {
     /// [`JwkError::Malformed`] for anything but an object with an array `keys`; [`JwkError::Private`] or
     /// [`JwkError::Symmetric`] if any key discloses a secret, for then nothing in the set is to be trusted.
     pub fn parse(json: &str) -> Result<ParsedSet, JwkError> {
-        let document =
-            strict_json::object(json.as_bytes()).map_err(|error| JwkError::Malformed(error.to_string()))?;
-        let Some(Value::Array(entries)) = document.get("keys") else {
-            return Err(JwkError::Malformed("a JWK set is an object with an array \"keys\"".to_owned()));
-        };
+        let entries = set_members(json)?;
         let (mut keys, mut skipped) = (Vec::<Jwk>::new(), Vec::new());
         for (index, entry) in entries.iter().enumerate() {
             let parsed = match entry {
@@ -309,8 +326,26 @@ impl JwkSet {
     /// The document to publish: the same bytes for the same keys.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let keys = self.keys.iter().map(Jwk::to_value).collect::<Vec<_>>();
-        Value::from(Map::from_iter([("keys".to_owned(), Value::from(keys))])).to_string()
+        Value::from(Map::from_iter([self.to_member(SIGNATURE_USE)])).to_string()
+    }
+
+    /// The same keys as a SPIFFE bundle for JWT-SVID (SPIFFE Trust Domain and Bundle §4): a document of its own,
+    /// since there a key with another `use` is ignored, and elsewhere one with this `use`.
+    ///
+    /// `sequence` grows whenever the keys change; `refresh_hint` says after how many seconds to look again.
+    #[must_use]
+    pub fn to_spiffe_bundle(&self, sequence: u64, refresh_hint: u32) -> String {
+        Value::from(Map::from_iter([
+            self.to_member("jwt-svid"),
+            ("spiffe_sequence".to_owned(), sequence.into()),
+            ("spiffe_refresh_hint".to_owned(), refresh_hint.into()),
+        ]))
+        .to_string()
+    }
+
+    fn to_member(&self, usage: &str) -> (String, Value) {
+        let keys = self.keys.iter().map(|key| key.to_value(usage)).collect::<Vec<_>>();
+        ("keys".to_owned(), keys.into())
     }
 }
 

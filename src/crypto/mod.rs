@@ -1,12 +1,16 @@
-//! Keys, JWS, JWK sets. A leaf: uses no other room, reads no clock, does no I/O.
+//! Keys, JWS, JWK sets, status lists. A leaf: uses no other room, reads no clock, does no I/O.
 //!
 //! One crypto provider, `aws-lc-rs`: it signs here, verifies through `jsonwebtoken` and speaks TLS through `rustls`.
 //! Invariants: private key material leaves only through [`SigningKey::to_pkcs8_pem`], wrapped in a [`Secret`];
-//! a key is used with exactly one algorithm (RFC 8725 §3.1); a token is trusted only once [`verify()`] returned it.
+//! a key of ours is used with exactly one algorithm (RFC 8725 §3.1); a token is trusted only once [`verify()`] (ours) or
+//! [`verify_foreign`] (others') returned it.
 
+mod compact;
+mod foreign;
 mod jwk;
 mod key;
 mod secret;
+mod status_list;
 mod strict_json;
 mod verify;
 mod x509;
@@ -14,10 +18,21 @@ mod x509;
 #[cfg(test)]
 mod tests;
 
+pub use compact::{FormError, Inspected};
+pub use foreign::{
+    ForeignAlgorithm, ForeignError, ForeignExpect, ForeignKey, ForeignKeys, audiences, peek, verify_foreign,
+};
 pub use jwk::{Jwk, JwkError, JwkSet, ParsedSet, SkippedKey};
 pub use key::{Algorithm, KeyError, SignError, SigningKey, UnknownAlgorithm};
 pub use secret::Secret;
-pub use verify::{CHECKS, Expect, Inspected, MAX_TOKEN_BYTES, Typ, Verified, VerifyError, inspect, verify};
+pub use status_list::{
+    DecodedList, MAX_STATUS_ENTRIES, MAX_STATUS_LIST_TOKEN_BYTES, STATUS_LIST_TYP, StatusBits, StatusList,
+    StatusListClaims, StatusListError, StatusListToken, StatusRef, verify_status_list,
+};
+pub use verify::{
+    CHECKS, Expect, ExpectAny, MAX_TOKEN_BYTES, Typ, Verified, VerifyError, inspect, verify,
+    verify_any_audience,
+};
 pub use x509::{Authority, BACKDATED, Issued, X509Error};
 
 /// Makes `aws-lc-rs` the process-wide provider of `rustls` and `jsonwebtoken`.

@@ -1,10 +1,15 @@
-//! JSON as tokens and keys need it. Invariant: an object in which a member name occurs twice, at any depth, is
-//! refused (RFC 7519 §4, RFC 7515 §4): two readers that pick different ones would disagree on what was signed.
+//! JSON as tokens and keys need it. Invariants: an object in which a member name occurs twice, at any depth, is
+//! refused (RFC 7519 §4, RFC 7515 §4): two readers that pick different ones would disagree on what was signed; what
+//! is read nests at most [`MAX_DEPTH`] deep.
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+
+/// Objects and arrays within each other, the outermost being the first. A chain of actors, the deepest thing that
+/// tokens carry, has a handful.
+const MAX_DEPTH: u32 = 32;
 
 /// A JSON value all of whose objects have unique members.
 pub(super) struct Unique(pub(super) Value);
@@ -26,13 +31,30 @@ pub(super) fn quoted(text: &str) -> String {
 
 impl<'de> Deserialize<'de> for Unique {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UniqueVisitor).map(Self)
+        Within(MAX_DEPTH).deserialize(deserializer).map(Self)
     }
 }
 
-struct UniqueVisitor;
+/// Reads a value in which so many levels of objects and arrays may begin.
+#[derive(Clone, Copy)]
+struct Within(u32);
 
-impl<'de> Visitor<'de> for UniqueVisitor {
+impl Within {
+    fn deeper<E: Error>(self) -> Result<Self, E> {
+        let left = self.0.checked_sub(1);
+        left.map(Self).ok_or_else(|| E::custom(format_args!("nested more than {MAX_DEPTH} levels deep")))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Within {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Within {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,21 +90,22 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let within = self.deeper()?;
         let mut array = Vec::new();
-        while let Some(Unique(item)) = items.next_element()? {
+        while let Some(item) = items.next_element_seed(within)? {
             array.push(item);
         }
         Ok(Value::Array(array))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let within = self.deeper()?;
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             if object.contains_key(&name) {
                 return Err(A::Error::custom(format_args!("duplicate member {}", quoted(&name))));
             }
-            let Unique(value) = members.next_value()?;
-            object.insert(name, value);
+            object.insert(name, members.next_value_seed(within)?);
         }
         Ok(Value::Object(object))
     }
@@ -106,6 +129,16 @@ mod tests {
         for json in [r#"{"a":1,"a":1}"#, r#"{"o":{"a":1,"a":2}}"#, r#"{"o":[{"a":1,"\u0061":2}]}"#] {
             let error = object(json.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(r#"duplicate member "a""#), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_nests_too_deep() {
+        for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+            let nested = |levels| format!(r#"{{"a":{}1{}}}"#, open.repeat(levels), close.repeat(levels));
+            assert!(object(nested(31).as_bytes()).is_ok());
+            let error = object(nested(32).as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("nested more than 32 levels deep"), "{error}");
         }
     }
 

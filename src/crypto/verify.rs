@@ -6,13 +6,13 @@
 
 use std::str::FromStr;
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::{
-    Algorithm, JwkSet, install_provider,
-    strict_json::{self, quoted},
+    Algorithm, FormError, Inspected, JwkSet,
+    compact::{Parts, same_media_type, shown, split},
+    install_provider,
 };
 
 /// Longer tokens are refused unread, in bytes.
@@ -60,12 +60,7 @@ impl Typ {
     /// (RFC 7515 §4.1.9).
     #[must_use]
     pub fn matches(self, typ: &str) -> bool {
-        const PREFIX: &str = "application/";
-        let bare = match typ.split_at_checked(PREFIX.len()) {
-            Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
-            _ => typ,
-        };
-        bare.eq_ignore_ascii_case(self.as_str())
+        same_media_type(typ, self.as_str())
     }
 
     /// RFC 9068 §2.2 for access tokens; the same without `client_id` for identity tokens.
@@ -92,23 +87,25 @@ pub struct Expect<'a> {
     pub now: i64,
 }
 
+/// What a token must be to be accepted, whomever it is for: [`Expect`] without the audience.
+#[derive(Debug, Clone, Copy)]
+pub struct ExpectAny<'a> {
+    /// `iss`, compared byte for byte.
+    pub issuer: &'a str,
+    /// The kind of token.
+    pub typ: Typ,
+    /// By how many seconds the signer's clock may differ.
+    pub leeway: u32,
+    /// The time, in seconds since the epoch.
+    pub now: i64,
+}
+
 /// Why a token is refused. Values shown come from the token: escaped and shortened.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum VerifyError {
-    /// Too long to be read.
-    #[error("the token has {0} bytes, more than {MAX_TOKEN_BYTES}")]
-    Size(usize),
-    /// Not a compact JWS.
-    #[error("not a compact JWS: three parts of canonical base64url without padding, joined by dots")]
-    Format,
-    /// Header or claims are not an object with unique members.
-    #[error("the {part} is not a JSON object with unique members: {problem}")]
-    Json {
-        /// `header` or `claims`.
-        part: &'static str,
-        /// What the parser found.
-        problem: String,
-    },
+    /// Not a token at all.
+    #[error(transparent)]
+    Form(#[from] FormError),
     /// The header has critical extensions, none of which is understood.
     #[error("the header has the member \"crit\": no extension is understood")]
     Crit,
@@ -154,11 +151,11 @@ pub enum VerifyError {
         expected: String,
     },
     /// For somebody else.
-    #[error("aud is {found}, expected {expected:?}")]
+    #[error("aud is {found}, expected {expected}")]
     Aud {
         /// What the token says.
         found: String,
-        /// What was asked for.
+        /// What was asked for, quoted, or `one audience`.
         expected: String,
     },
     /// No longer valid.
@@ -192,9 +189,7 @@ impl VerifyError {
     #[must_use]
     pub const fn check(&self) -> &'static str {
         match self {
-            Self::Size(_) => "size",
-            Self::Format => "format",
-            Self::Json { .. } => "json",
+            Self::Form(form) => form.check(),
             Self::Crit => "crit",
             Self::Typ { .. } => "typ",
             Self::Alg(_) => "alg",
@@ -218,23 +213,10 @@ pub struct Verified {
     pub algorithm: Algorithm,
     /// The key that signed it.
     pub kid: String,
+    /// Its one audience.
+    pub audience: String,
     /// Its claims.
     pub claims: Map<String, Value>,
-}
-
-/// What a token says about itself. **Untrusted**: nobody has checked the signature; for display alone.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Inspected {
-    /// The header as it stands in the token.
-    pub header: Map<String, Value>,
-    /// The claims as they stand in the token.
-    pub claims: Map<String, Value>,
-}
-
-struct Parts<'a> {
-    untrusted: Inspected,
-    signed: &'a str,
-    signature: &'a str,
 }
 
 /// Reads a token without checking its signature.
@@ -242,7 +224,7 @@ struct Parts<'a> {
 /// # Errors
 /// [`VerifyError`] of the checks `size`, `format` and `json`.
 pub fn inspect(token: &str) -> Result<Inspected, VerifyError> {
-    split(token).map(|parts| parts.untrusted)
+    Ok(split(token, MAX_TOKEN_BYTES)?.untrusted)
 }
 
 /// Verifies a token against the issuer's keys and what is expected of it.
@@ -250,42 +232,49 @@ pub fn inspect(token: &str) -> Result<Inspected, VerifyError> {
 /// # Errors
 /// [`VerifyError`] of the first check that fails, in the order of [`CHECKS`].
 pub fn verify(token: &str, keys: &JwkSet, expect: &Expect<'_>) -> Result<Verified, VerifyError> {
-    let Parts { untrusted: Inspected { header, claims }, signed, signature } = split(token)?;
-    let (algorithm, kid) = verify_signature(&header, signed, signature, keys, expect.typ)?;
-    verify_claims(&claims, expect)?;
-    Ok(Verified { algorithm, kid, claims })
+    let Expect { issuer, audience, typ, leeway, now } = *expect;
+    verify_for(token, keys, &ExpectAny { issuer, typ, leeway, now }, Some(audience))
 }
 
-fn split(token: &str) -> Result<Parts<'_>, VerifyError> {
-    if token.len() > MAX_TOKEN_BYTES {
-        return Err(VerifyError::Size(token.len()));
-    }
-    let (signed, signature) = token.rsplit_once('.').ok_or(VerifyError::Format)?;
-    let (header, claims) = signed.split_once('.').ok_or(VerifyError::Format)?;
-    // The engine refuses padding, the dot of a fourth part and non-zero trailing bits: one spelling per token.
-    let decode = |part| URL_SAFE_NO_PAD.decode(part).map_err(|_| VerifyError::Format);
-    let (header, claims) = (decode(header)?, decode(claims)?);
-    decode(signature)?;
-    let object = |part, json: &[u8]| {
-        strict_json::object(json).map_err(|error| VerifyError::Json { part, problem: error.to_string() })
-    };
-    let untrusted = Inspected { header: object("header", &header)?, claims: object("claims", &claims)? };
-    Ok(Parts { untrusted, signed, signature })
-}
-
-fn verify_signature(
-    header: &Map<String, Value>,
-    signed: &str,
-    signature: &str,
+/// Verifies a token whose audience is not known beforehand, as an introspection endpoint meets it (RFC 7662 §4).
+/// It still has exactly one: [`Verified::audience`], which is for the caller to judge.
+///
+/// # Errors
+/// [`VerifyError`] of the first check that fails, in the order of [`CHECKS`]; `aud` when there is not exactly one.
+pub fn verify_any_audience(
+    token: &str,
     keys: &JwkSet,
-    expected: Typ,
+    expect: &ExpectAny<'_>,
+) -> Result<Verified, VerifyError> {
+    verify_for(token, keys, expect, None)
+}
+
+fn verify_for(
+    token: &str,
+    keys: &JwkSet,
+    expect: &ExpectAny<'_>,
+    audience: Option<&str>,
+) -> Result<Verified, VerifyError> {
+    let parts = split(token, MAX_TOKEN_BYTES)?;
+    let (algorithm, kid) = verify_signature(&parts, keys, expect.typ.as_str())?;
+    let claims = parts.untrusted.claims;
+    let audience = verify_claims(&claims, expect, audience)?;
+    Ok(Verified { algorithm, kid, audience, claims })
+}
+
+/// Checks header and signature of a token of ours, of whatever kind.
+pub(super) fn verify_signature(
+    parts: &Parts<'_>,
+    keys: &JwkSet,
+    expected: &'static str,
 ) -> Result<(Algorithm, String), VerifyError> {
+    let Parts { untrusted: Inspected { header, .. }, signed, signature, .. } = parts;
     if header.contains_key("crit") {
         return Err(VerifyError::Crit);
     }
     match header.get("typ") {
-        Some(Value::String(typ)) if expected.matches(typ) => {}
-        other => return Err(VerifyError::Typ { found: shown(other), expected: expected.as_str() }),
+        Some(Value::String(typ)) if same_media_type(typ, expected) => {}
+        other => return Err(VerifyError::Typ { found: shown(other), expected }),
     }
     let alg = header.get("alg");
     let algorithm = alg
@@ -313,7 +302,12 @@ fn verify_signature(
     }
 }
 
-fn verify_claims(claims: &Map<String, Value>, expect: &Expect<'_>) -> Result<(), VerifyError> {
+/// Checks the claims and returns the one audience: the expected one or, if none is, whichever there is.
+fn verify_claims(
+    claims: &Map<String, Value>,
+    expect: &ExpectAny<'_>,
+    expected_audience: Option<&str>,
+) -> Result<String, VerifyError> {
     for claim in expect.typ.required_claims() {
         match claims.get(*claim) {
             None => return Err(VerifyError::Claim { claim, problem: "missing" }),
@@ -340,12 +334,14 @@ fn verify_claims(claims: &Map<String, Value>, expect: &Expect<'_>) -> Result<(),
         Some(Value::Array(items)) if items.len() == 1 => items.first(),
         other => other,
     };
-    if audience.and_then(Value::as_str) != Some(expect.audience) {
-        return Err(VerifyError::Aud {
-            found: shown(claims.get("aud")),
-            expected: expect.audience.to_owned(),
-        });
-    }
+    let audience = match audience.and_then(Value::as_str) {
+        Some(found) if expected_audience.unwrap_or(found) == found && !found.is_empty() => found,
+        _ => {
+            let expected =
+                expected_audience.map_or_else(|| "one audience".to_owned(), |aud| format!("{aud:?}"));
+            return Err(VerifyError::Aud { found: shown(claims.get("aud")), expected });
+        }
+    };
     let (now, leeway) = (expect.now, i64::from(expect.leeway));
     if exp <= now.saturating_sub(leeway) {
         return Err(VerifyError::Exp { exp, now });
@@ -358,19 +354,11 @@ fn verify_claims(claims: &Map<String, Value>, expect: &Expect<'_>) -> Result<(),
     if iat > latest {
         return Err(VerifyError::Iat { iat, now });
     }
-    Ok(())
+    Ok(audience.to_owned())
 }
 
 /// A time claim. RFC 7519 §2 allows fractions; we sign whole seconds and accept nothing else.
-fn seconds(claims: &Map<String, Value>, claim: &'static str) -> Result<i64, VerifyError> {
+pub(super) fn seconds(claims: &Map<String, Value>, claim: &'static str) -> Result<i64, VerifyError> {
     let value = claims.get(claim).and_then(Value::as_i64);
     value.ok_or(VerifyError::Claim { claim, problem: "not a whole number of seconds since the epoch" })
-}
-
-fn shown(value: Option<&Value>) -> String {
-    match value {
-        None => "missing".to_owned(),
-        Some(Value::String(text)) => quoted(text),
-        Some(other) => quoted(&other.to_string()),
-    }
 }

@@ -172,6 +172,28 @@ fn a_set_is_ordered_and_found_by_kid() {
 }
 
 #[test]
+fn a_spiffe_bundle_has_the_same_keys_for_another_use() {
+    let set = key_set();
+    let bundle: Value = serde_json::from_str(&set.to_spiffe_bundle(u64::MAX, 300)).unwrap();
+    let members: BTreeSet<&str> = bundle.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(members, BTreeSet::from(["keys", "spiffe_refresh_hint", "spiffe_sequence"]));
+    assert_eq!((&bundle["spiffe_sequence"], &bundle["spiffe_refresh_hint"]), (&json!(u64::MAX), &json!(300)));
+    let published: Value = serde_json::from_str(&set.to_json()).unwrap();
+    for (in_bundle, in_set) in
+        bundle["keys"].as_array().unwrap().iter().zip(published["keys"].as_array().unwrap())
+    {
+        assert_eq!((&in_bundle["use"], &in_set["use"]), (&json!("jwt-svid"), &json!("sig")));
+        let mut same = in_bundle.clone();
+        same["use"] = json!("sig");
+        assert_eq!(&same, in_set);
+    }
+    assert_eq!(bundle["keys"].as_array().unwrap().len(), 2);
+    assert_eq!(set.to_spiffe_bundle(1, 2), set.to_spiffe_bundle(1, 2));
+    let empty = JwkSet::default().to_spiffe_bundle(0, 1);
+    assert_eq!(serde_json::from_str::<Value>(&empty).unwrap()["keys"], json!([]));
+}
+
+#[test]
 fn a_set_lists_the_keys_that_it_skips() {
     let mut no_kid = edited(&ES256, &json!({}));
     no_kid.as_object_mut().unwrap().remove("kid");

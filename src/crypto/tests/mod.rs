@@ -1,6 +1,8 @@
 //! Tests of the room as its users see it.
 
+mod foreign;
 mod keys;
+mod status_list;
 mod tokens;
 
 use std::sync::LazyLock;

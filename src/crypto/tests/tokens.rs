@@ -205,7 +205,8 @@ fn duplicate_members_are_refused_although_signed() {
 #[test]
 fn oversize_tokens_are_refused_unread() {
     let token = sign(&claims_with(&json!({"x": "x".repeat(MAX_TOKEN_BYTES)})));
-    assert_eq!(refused(&token, "size"), VerifyError::Size(token.len()));
+    let size = FormError::Size { bytes: token.len(), limit: MAX_TOKEN_BYTES };
+    assert_eq!(refused(&token, "size"), VerifyError::Form(size));
     assert!(verify(&sign(&claims_with(&json!({"x": "x".repeat(8000)}))), &key_set(), &EXPECT).is_ok());
     refused(&"x".repeat(MAX_TOKEN_BYTES), "format");
     assert_eq!(inspect(&token).unwrap_err().check(), "size");
@@ -257,6 +258,51 @@ fn issuer_and_audience_are_exact() {
     ] {
         refused(&sign(&claims_with(&json!({ "aud": aud }))), "aud");
     }
+}
+
+#[test]
+fn any_one_audience_is_accepted_where_none_is_known_beforehand() {
+    let Expect { issuer, typ, leeway, now, .. } = EXPECT;
+    let any = ExpectAny { issuer, typ, leeway, now };
+    let check = |token: &str| verify_any_audience(token, &key_set(), &any);
+    for aud in [json!("https://other.example.com"), json!(["https://other.example.com"])] {
+        let verified = check(&sign(&claims_with(&json!({ "aud": aud })))).unwrap();
+        assert_eq!(
+            (verified.audience.as_str(), &verified.claims["aud"]),
+            ("https://other.example.com", &aud)
+        );
+    }
+    for aud in [json!(["a", "b"]), json!([]), json!([""]), json!(7), json!([["a"]]), json!({"a": 1})] {
+        let error = check(&sign(&claims_with(&json!({ "aud": aud })))).unwrap_err();
+        assert_eq!(error.check(), "aud", "{error}");
+        assert!(error.to_string().ends_with("expected one audience"), "{error}");
+    }
+    // Nothing else is waived.
+    for (changes, failed) in [
+        (json!({"iss": "https://other.example.com"}), "iss"),
+        (json!({"aud": null}), "claims"),
+        (json!({"exp": NOW - LEEWAY}), "exp"),
+        (json!({"iat": NOW + LEEWAY + 1}), "iat"),
+    ] {
+        assert_eq!(check(&sign(&claims_with(&changes))).unwrap_err().check(), failed);
+    }
+    assert_eq!(check(&ES256.sign("JWT", &claims()).unwrap()).unwrap_err().check(), "typ");
+    let stranger = SigningKey::generate(Algorithm::ES256).unwrap();
+    assert_eq!(check(&stranger.sign("at+jwt", &claims()).unwrap()).unwrap_err().check(), "kid");
+}
+
+#[test]
+fn a_delegated_token_with_a_status_is_accepted() {
+    let actor =
+        |inner: Value| json!({"iss": EXPECT.issuer, "sub": "a", "sub_profile": "ai_agent", "act": inner});
+    let delegated = claims_with(&json!({
+        "sub": "corp:00u1a2b3",
+        "sub_id": {"format": "iss_sub", "iss": "https://idp.example.com", "sub": "00u1a2b3"},
+        "act": actor(actor(actor(actor(json!({"sub": "first"}))))),
+        "status": {"status_list": {"idx": 90210, "uri": "https://agents.example.com/statuslists/1"}},
+    }));
+    let verified = verify(&sign(&delegated), &key_set(), &EXPECT).unwrap();
+    assert_eq!(Value::from(verified.claims), delegated);
 }
 
 #[test]
