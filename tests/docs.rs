@@ -48,6 +48,7 @@ fn issue(refusal: Option<Refusal>) -> Issue {
     let token = TokenSpec {
         file: "tickets.jwt".into(),
         grant: Some("tickets".into()),
+        grant_uid: None,
         resource: Some("tickets".into()),
         entitlement: Entitlement {
             mode: agentid::api::Mode::Application,
@@ -94,8 +95,11 @@ fn members(value: &Value, found: &mut BTreeSet<String>) {
 
 #[test]
 fn every_member_of_agent_json_is_explained() {
-    let issuer =
-        Issuer { issuer: "https://agents.example.com".into(), trust_domain: "agents.example.com".into() };
+    let issuer = Issuer {
+        issuer: "https://agents.example.com".into(),
+        trust_domain: "agents.example.com".into(),
+        audit: agentid::issue::Audit::to(drop),
+    };
     let keys = One(SigningKey::generate(Algorithm::ES256).unwrap());
     let (mut written, mut annotations) = (BTreeSet::new(), BTreeSet::new());
     for refusal in [None, Some(Refusal::new(Reason::Suspended, "resume it"))] {

@@ -57,6 +57,7 @@ impl Pair {
             tokens: vec![TokenSpec {
                 file: file.into(),
                 grant: Some("tickets".into()),
+                grant_uid: None,
                 resource: Some("tickets".into()),
                 entitlement,
                 status: None,
@@ -66,7 +67,11 @@ impl Pair {
             lifetime: 600,
             plan: Digest::default(),
         };
-        let issuer = Issuer { issuer: ISSUER.into(), trust_domain: "agents.example.com".into() };
+        let issuer = Issuer {
+            issuer: ISSUER.into(),
+            trust_domain: "agents.example.com".into(),
+            audit: agentid::issue::Audit::to(drop),
+        };
         issuer.mint(&issue, self, now).unwrap().data.remove(file).unwrap()
     }
 }

@@ -32,6 +32,8 @@ pub struct TokenSpec {
     pub file: Arc<str>,
     /// The grant that it comes from; `None` for the identity token.
     pub grant: Option<Arc<str>>,
+    /// That grant's UID.
+    pub grant_uid: Option<Uid>,
     /// The resource that it is for; `None` for the identity token.
     pub resource: Option<Arc<str>>,
     /// What it says.
@@ -332,6 +334,7 @@ fn issue(
         tokens.push(TokenSpec {
             file: IDENTITY_KEY.into(),
             grant: None,
+            grant_uid: None,
             resource: None,
             entitlement: Entitlement {
                 audience: world.config().issuer.as_str().into(),
@@ -353,6 +356,7 @@ fn issue(
             tokens.push(TokenSpec {
                 file: file.clone(),
                 grant: Some(grant.grant.clone()),
+                grant_uid: Some(grant.uid),
                 resource: Some(grant.resource.clone()),
                 entitlement: entitlement.clone(),
                 status: indexes.get(grant.uid),

@@ -1,21 +1,32 @@
-//! The claims of the token kinds (RFC 9068 §2.2; JWT-SVID §3).
+//! The claims of the token kinds (RFC 9068 §2.2; JWT-SVID §3; RFC 8693 §4; Token Status List §6).
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Issuer;
-use crate::api::SubjectForm;
-use crate::domain::Entitlement;
-use crate::domain::plan::Issue;
+use super::demand::{Actor, Chain, UserSubject};
+use crate::api::{Mode, SubjectForm};
 use crate::domain::status::agent_id;
+use crate::domain::{Entitlement, Key, StatusRef, Uid};
 
 /// The profile of a subject or client that is an AI agent (draft-mora-oauth-entity-profiles).
 const AI_AGENT: &str = "ai_agent";
 
-/// The private claim `agentid.dev`: for people and audit, never to be parsed for authorization.
+/// Whom a token is about.
+pub(super) struct About<'a> {
+    pub(super) agent: &'a Key,
+    pub(super) uid: Uid,
+    pub(super) grant: Option<Uid>,
+    pub(super) status: Option<StatusRef>,
+    pub(super) jti: &'a str,
+    pub(super) now: Timestamp,
+    pub(super) expires_at: Timestamp,
+}
+
+/// The private claim `agentid.dev`: for people, audit and agentid itself, never to be parsed for authorization.
 #[derive(Debug, Serialize)]
 pub struct AgentClaim<'a> {
-    /// `autonomous`: the agent's own rights.
+    /// `autonomous`: the agent's own rights; `delegated`: a user's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<&'static str>,
     /// The agent's namespace.
@@ -24,14 +35,72 @@ pub struct AgentClaim<'a> {
     pub name: &'a str,
     /// The agent's UID.
     pub uid: String,
+    /// The grant's UID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
+    /// The status entries of the tokens that this one was got with: it is inactive once one of them is INVALID.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<StatusListRef>,
 }
 
-/// The claims of an access token in the agent's own right (`typ: at+jwt`, RFC 9068 §2.2). There is no `act`:
+/// The claim `status` (Token Status List §6.2).
+#[derive(Debug, Serialize)]
+struct Status {
+    status_list: StatusListRef,
+}
+
+/// An entry of a status list.
+#[derive(Debug, Serialize)]
+pub struct StatusListRef {
+    idx: u32,
+    uri: String,
+}
+
+impl StatusListRef {
+    fn new(issuer: &Issuer, at: StatusRef) -> Self {
+        Self { idx: at.index, uri: at.uri(&issuer.issuer) }
+    }
+}
+
+/// `act` (RFC 8693 §4.1), with the profile of an agent.
+#[derive(Debug, Serialize)]
+struct Act<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    sub_profile: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<Box<Act<'a>>>,
+}
+
+impl<'a> Act<'a> {
+    /// The outermost actor first.
+    fn of(actors: &'a [Actor]) -> Option<Box<Self>> {
+        let (first, before) = actors.split_first()?;
+        Some(Box::new(Act {
+            iss: &first.issuer,
+            sub: &first.subject,
+            sub_profile: AI_AGENT,
+            act: Self::of(before),
+        }))
+    }
+}
+
+/// `sub_id` of the format `iss_sub` (RFC 9493 §3.2.4).
+#[derive(Debug, Serialize)]
+struct SubjectId<'a> {
+    format: &'static str,
+    iss: &'a str,
+    sub: &'a str,
+}
+
+/// The claims of an access token (`typ: at+jwt`, RFC 9068 §2.2). In the agent's own right there is no `act`:
 /// nobody delegates.
 #[derive(Debug, Serialize)]
 pub struct AccessClaims<'a> {
     iss: &'a str,
     sub: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub_id: Option<SubjectId<'a>>,
     aud: &'a str,
     client_id: String,
     iat: i64,
@@ -43,33 +112,66 @@ pub struct AccessClaims<'a> {
     roles: Vec<&'a str>,
     sub_profile: &'static str,
     client_profile: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<Box<Act<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acr: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amr: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
     #[serde(rename = "agentid.dev")]
     agent: AgentClaim<'a>,
 }
 
 impl<'a> AccessClaims<'a> {
-    pub(super) fn new(
-        issuer: &'a Issuer,
-        issue: &'a Issue,
-        entitlement: &'a Entitlement,
-        jti: &'a str,
-        now: Timestamp,
-        expires_at: Timestamp,
-    ) -> Self {
-        let id = agent_id(&issuer.trust_domain, issue.uid);
+    /// In the agent's own right.
+    pub(super) fn own(issuer: &'a Issuer, about: &About<'a>, entitlement: &'a Entitlement) -> Self {
+        let id = agent_id(&issuer.trust_domain, about.uid);
         Self {
             iss: &issuer.issuer,
             sub: id.clone(),
+            sub_id: None,
             aud: &entitlement.audience,
             client_id: id,
-            iat: now.as_second(),
-            exp: expires_at.as_second(),
-            jti,
+            iat: about.now.as_second(),
+            exp: about.expires_at.as_second(),
+            jti: about.jti,
             scope: entitlement.scopes.join(" "),
             roles: entitlement.roles.iter().map(|r| &**r).collect(),
             sub_profile: AI_AGENT,
             client_profile: AI_AGENT,
-            agent: agent_claim(issue, Some("autonomous")),
+            act: None,
+            auth_time: None,
+            acr: None,
+            amr: None,
+            status: about.status.map(|at| Status { status_list: StatusListRef::new(issuer, at) }),
+            agent: agent_claim(about, Some(Mode::Application.as_str()), Vec::new()),
+        }
+    }
+
+    /// In somebody else's name: of a user, or of an agent that called this one.
+    pub(super) fn delegated(
+        issuer: &'a Issuer,
+        about: &About<'a>,
+        entitlement: &'a Entitlement,
+        chain: &'a Chain,
+    ) -> Self {
+        let own = Self::own(issuer, about, entitlement);
+        let parents = chain.parents.iter().map(|at| StatusListRef::new(issuer, *at)).collect();
+        let UserSubject { principal, issuer: iss, subject, is_agent, auth_time, acr, amr } = &chain.subject;
+        Self {
+            sub: principal.clone(),
+            sub_id: (!is_agent).then_some(SubjectId { format: "iss_sub", iss, sub: subject }),
+            sub_profile: if *is_agent { AI_AGENT } else { "user" },
+            act: Act::of(&chain.actors),
+            auth_time: *auth_time,
+            acr: acr.as_deref(),
+            amr: amr.as_deref(),
+            agent: agent_claim(about, Some(Mode::Delegation.as_str()), parents),
+            ..own
         }
     }
 }
@@ -84,47 +186,49 @@ pub struct IdentityClaims<'a> {
     exp: i64,
     jti: &'a str,
     sub_profile: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
     #[serde(rename = "agentid.dev")]
     agent: AgentClaim<'a>,
 }
 
 impl<'a> IdentityClaims<'a> {
-    pub(super) fn new(
-        issuer: &'a Issuer,
-        issue: &'a Issue,
-        entitlement: &'a Entitlement,
-        jti: &'a str,
-        now: Timestamp,
-        expires_at: Timestamp,
-    ) -> Self {
+    pub(super) fn new(issuer: &'a Issuer, about: &About<'a>, entitlement: &'a Entitlement) -> Self {
         Self {
             iss: &issuer.issuer,
-            sub: subject(issuer, issue, entitlement.subject),
+            sub: subject(issuer, about, entitlement.subject),
             aud: &entitlement.audience,
-            iat: now.as_second(),
-            exp: expires_at.as_second(),
-            jti,
+            iat: about.now.as_second(),
+            exp: about.expires_at.as_second(),
+            jti: about.jti,
             sub_profile: AI_AGENT,
-            agent: agent_claim(issue, None),
+            status: about.status.map(|at| Status { status_list: StatusListRef::new(issuer, at) }),
+            agent: agent_claim(about, None, Vec::new()),
         }
     }
 }
 
-fn subject(issuer: &Issuer, issue: &Issue, form: SubjectForm) -> String {
+fn subject(issuer: &Issuer, about: &About<'_>, form: SubjectForm) -> String {
     match form {
-        SubjectForm::Id => agent_id(&issuer.trust_domain, issue.uid),
+        SubjectForm::Id => agent_id(&issuer.trust_domain, about.uid),
         SubjectForm::Name => format!(
             "spiffe://{}/ns/{}/agent/{}",
-            issuer.trust_domain, issue.agent.namespace, issue.agent.name
+            issuer.trust_domain, about.agent.namespace, about.agent.name
         ),
     }
 }
 
-fn agent_claim<'a>(issue: &'a Issue, mode: Option<&'static str>) -> AgentClaim<'a> {
+fn agent_claim<'a>(
+    about: &About<'a>,
+    mode: Option<&'static str>,
+    chain: Vec<StatusListRef>,
+) -> AgentClaim<'a> {
     AgentClaim {
         mode,
-        namespace: &issue.agent.namespace,
-        name: &issue.agent.name,
-        uid: issue.uid.to_string(),
+        namespace: &about.agent.namespace,
+        name: &about.agent.name,
+        uid: about.uid.to_string(),
+        grant: about.grant.map(|g| g.to_string()),
+        chain,
     }
 }

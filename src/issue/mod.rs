@@ -3,7 +3,9 @@
 //! Invariant: a token says what its [`Entitlement`] says and nothing more; it dies with the earliest of the
 //! entitlement's lifetime and end. Every mint leaves one audit line, which never carries the token.
 
+pub mod audit;
 mod claims;
+mod demand;
 mod document;
 mod jti;
 
@@ -13,7 +15,10 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 
-pub use self::claims::{AccessClaims, AgentClaim, IdentityClaims};
+pub use self::audit::{Action, Audit, AuditLine};
+use self::claims::About;
+pub use self::claims::{AccessClaims, AgentClaim, IdentityClaims, StatusListRef};
+pub use self::demand::{Actor, Chain, Demand, MintedToken, UserSubject};
 use crate::api::{DOCUMENT_KEY, Reason, SigningAlgorithm, TokenProfile, annotation};
 use crate::crypto::SigningKey;
 use crate::domain::plan::{Issue, TokenSpec};
@@ -84,6 +89,8 @@ pub struct Issuer {
     pub issuer: Arc<str>,
     /// The SPIFFE trust domain.
     pub trust_domain: Arc<str>,
+    /// Where every mint is recorded.
+    pub audit: Audit,
 }
 
 /// A token as it lies in a file.
@@ -108,22 +115,19 @@ impl Issuer {
                 signers.signer(entitlement.algorithm).ok_or(MintError::NoKey(entitlement.algorithm))?;
             let expires_at = expiry(entitlement, now);
             let jti = jti::new(now).ok_or(MintError::Random)?;
+            let about = About {
+                agent: &issue.agent,
+                uid: issue.uid,
+                grant: spec.grant_uid,
+                status: spec.status,
+                jti: &jti,
+                now,
+                expires_at,
+            };
             let token = self
-                .sign(issue, spec, signer, &jti, now, expires_at)
+                .sign(&about, entitlement, signer)
                 .map_err(|source| MintError::Sign { file: spec.file.to_string(), source })?;
-            tracing::info!(
-                target: "audit",
-                action = "mint",
-                actor_type = "ai_agent",
-                agent_id = %agent_id(&self.trust_domain, issue.uid),
-                agent = %issue.agent,
-                audience = %entitlement.audience,
-                grant = spec.grant.as_deref().unwrap_or_default(),
-                jti,
-                kid = signer.kid(),
-                expires_at = %expires_at,
-                reason = Reason::Issued.as_str(),
-            );
+            self.record(issue, spec, &jti, signer.kid(), now, expires_at);
             if !kids.iter().any(|k| k == signer.kid()) {
                 kids.push(signer.kid().to_owned());
             }
@@ -174,20 +178,42 @@ impl Issuer {
 
     fn sign(
         &self,
+        about: &About<'_>,
+        entitlement: &Entitlement,
+        signer: &SigningKey,
+    ) -> Result<String, crate::crypto::SignError> {
+        match entitlement.profile {
+            TokenProfile::Access => signer.sign("at+jwt", &AccessClaims::own(self, about, entitlement)),
+            TokenProfile::Identity => signer.sign("JWT", &IdentityClaims::new(self, about, entitlement)),
+        }
+    }
+
+    fn record(
+        &self,
         issue: &Issue,
         spec: &TokenSpec,
-        signer: &SigningKey,
         jti: &str,
+        kid: &str,
         now: Timestamp,
         expires_at: Timestamp,
-    ) -> Result<String, crate::crypto::SignError> {
-        match spec.entitlement.profile {
-            TokenProfile::Access => signer
-                .sign("at+jwt", &AccessClaims::new(self, issue, &spec.entitlement, jti, now, expires_at)),
-            TokenProfile::Identity => {
-                signer.sign("JWT", &IdentityClaims::new(self, issue, &spec.entitlement, jti, now, expires_at))
-            }
+    ) {
+        let mut line = AuditLine {
+            agent_id: Some(agent_id(&self.trust_domain, issue.uid)),
+            namespace: Some(issue.agent.namespace.to_string()),
+            name: Some(issue.agent.name.to_string()),
+            endpoint: Some("secret".to_owned()),
+            grant: spec.grant.as_deref().map(str::to_owned),
+            resource: spec.resource.as_deref().map(str::to_owned),
+            jti: Some(jti.to_owned()),
+            kid: Some(kid.to_owned()),
+            expires_at: Some(expires_at),
+            ..AuditLine::new(Action::Mint, Reason::Issued, now)
+        };
+        line.says(&spec.entitlement);
+        if let Some(at) = spec.status {
+            line.at(at);
         }
+        self.audit.record(line);
     }
 }
 

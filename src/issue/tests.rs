@@ -40,7 +40,11 @@ fn jwks() -> JwkSet {
 }
 
 fn issuer() -> Issuer {
-    Issuer { issuer: "https://agents.example.com".into(), trust_domain: "agents.example.com".into() }
+    Issuer {
+        issuer: "https://agents.example.com".into(),
+        trust_domain: "agents.example.com".into(),
+        audit: Audit::to(drop),
+    }
 }
 
 fn entitlement(audience: &str) -> Entitlement {
@@ -60,7 +64,14 @@ fn entitlement(audience: &str) -> Entitlement {
 
 fn spec(file: &str, entitlement: Entitlement) -> TokenSpec {
     let status = Some(StatusRef { list: ListId(7), index: 3 });
-    TokenSpec { file: file.into(), grant: Some("g".into()), resource: Some("r".into()), entitlement, status }
+    TokenSpec {
+        file: file.into(),
+        grant: Some("g".into()),
+        grant_uid: None,
+        resource: Some("r".into()),
+        entitlement,
+        status,
+    }
 }
 
 fn issue(tokens: Vec<TokenSpec>) -> Issue {

@@ -38,7 +38,7 @@ use crate::cluster::feed::{Report, SharedWorld, Skipped, feed_operator};
 use crate::cluster::lease::{Claim, Leadership, Lease, LeaseConfig, LeaseError, LostReason};
 use crate::cluster::write::Writer;
 use crate::domain::{Source, View};
-use crate::issue::Issuer;
+use crate::issue::{Audit, Issuer};
 use crate::net::admin::{self, AdminError, Told};
 
 /// The name of the Lease.
@@ -128,6 +128,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
             issuer: Issuer {
                 issuer: config.issuer.as_str().into(),
                 trust_domain: config.trust_domain.as_str().into(),
+                audit: Audit::stdout(),
             },
             metrics: metrics.clone(),
             // Checked when the configuration was read.

@@ -2,3 +2,8 @@
 //!
 //! Invariants: it writes nothing into the cluster but reviews; every answer comes from the same decide as the
 //! operator's; a World staler than `maxStale` fails closed.
+
+mod fault;
+mod form;
+
+pub use form::{Form, parse_form};

@@ -1,0 +1,240 @@
+//! The record: one JSON line for every mint and every refusal, on standard output (logs go to standard error).
+//!
+//! Invariant: a line never carries a token, an assertion or a key; what came from outside is shortened.
+
+use std::io::Write;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Reason, TokenProfile};
+use crate::domain::{Entitlement, StatusRef};
+
+/// The `kind` of every line: by it audit lines are told from other output.
+pub const AUDIT_KIND: &str = "agentid.dev/audit";
+/// Lines that may wait for a slow reader; then those who mint wait too, since no mint goes unrecorded.
+const QUEUE: usize = 8192;
+/// The longest text from outside, in characters.
+const LONGEST: usize = 512;
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// A token was minted.
+    #[default]
+    Mint,
+    /// One was asked for and refused.
+    Refuse,
+}
+
+/// One line. Members are only ever added; absent ones do not apply.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuditLine {
+    /// [`AUDIT_KIND`].
+    pub kind: String,
+    /// When (RFC 3339).
+    pub time: Option<Timestamp>,
+    /// What was done.
+    pub action: Action,
+    /// Of the closed set of reasons.
+    pub reason: String,
+    /// Always `ai_agent`.
+    pub actor_type: String,
+    /// The agent's id; absent where the caller is nobody that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<String>,
+    /// The agent's namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The agent's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The agent's blueprint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blueprint: Option<String>,
+    /// The pod that asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// That pod's UID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// The service account that asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<String>,
+    /// In whose name: the user (issuer's prefix and subject) or, on a laptop, the human that ran the agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<String>,
+    /// `autonomous`, `delegated`, or `identity`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// The AgentResource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// The `aud`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+    /// The AgentGrant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
+    /// The roles.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// The scopes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    /// The token's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// The key that signed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kid: Option<String>,
+    /// When it expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// The status list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_list: Option<String>,
+    /// The index in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_index: Option<u32>,
+    /// Where it was asked for: `secret` or an endpoint's path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The address that asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The OAuth error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl AuditLine {
+    /// A line of this moment.
+    #[must_use]
+    pub fn new(action: Action, reason: Reason, now: Timestamp) -> Self {
+        Self {
+            kind: AUDIT_KIND.to_owned(),
+            time: Some(now),
+            action,
+            reason: reason.as_str().to_owned(),
+            actor_type: "ai_agent".to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// With the entry of a status list.
+    pub fn at(&mut self, at: StatusRef) {
+        self.status_list = Some(at.list.to_string());
+        self.status_index = Some(at.index);
+    }
+
+    /// With what a token says.
+    pub fn says(&mut self, entitlement: &Entitlement) {
+        let texts = |names: &[Arc<str>]| names.iter().map(ToString::to_string).collect();
+        self.mode = Some(match (entitlement.profile, entitlement.mode) {
+            (TokenProfile::Identity, _) => "identity".to_owned(),
+            (TokenProfile::Access, mode) => mode.as_str().to_owned(),
+        });
+        self.audience = Some(entitlement.audience.to_string());
+        self.roles = texts(&entitlement.roles);
+        self.scopes = texts(&entitlement.scopes);
+    }
+
+    /// The line, with its end.
+    #[must_use]
+    pub fn text(&self) -> String {
+        // A struct of texts and numbers always serialises.
+        let mut text = serde_json::to_string(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// Reads a line; `None` for whatever is none.
+    #[must_use]
+    pub fn read(line: &str) -> Option<Self> {
+        let line: Self = serde_json::from_str(line.get(line.find('{')?..)?).ok()?;
+        (line.kind == AUDIT_KIND).then_some(line)
+    }
+}
+
+/// Text from outside, shortened.
+#[must_use]
+pub fn shortened(text: &str) -> String {
+    text.chars().take(LONGEST).collect()
+}
+
+/// Where lines go.
+#[derive(Clone)]
+pub struct Audit(Arc<dyn Fn(AuditLine) + Send + Sync>);
+
+impl std::fmt::Debug for Audit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Audit")
+    }
+}
+
+impl Audit {
+    /// To standard output, by a thread of its own.
+    #[must_use]
+    pub fn stdout() -> Self {
+        static LINES: OnceLock<SyncSender<AuditLine>> = OnceLock::new();
+        let lines = LINES.get_or_init(|| {
+            let (sender, lines) = sync_channel::<AuditLine>(QUEUE);
+            std::thread::spawn(move || {
+                while let Ok(line) = lines.recv() {
+                    let mut text = line.text();
+                    while let Ok(more) = lines.try_recv() {
+                        text.push_str(&more.text());
+                    }
+                    let mut out = std::io::stdout().lock();
+                    // Nobody reads any more: the log says so once, and minting goes on.
+                    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+                        tracing::error!("audit lines can't be written to standard output");
+                        break;
+                    }
+                }
+            });
+            sender
+        });
+        Self(Arc::new(|line| drop(lines.send(line))))
+    }
+
+    /// To a function.
+    #[must_use]
+    pub fn to(sink: impl Fn(AuditLine) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(sink))
+    }
+
+    /// Records a line.
+    pub fn record(&self, line: AuditLine) {
+        (self.0)(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_back_from_a_stream_of_others() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let mut line = AuditLine::new(Action::Refuse, Reason::ScopeNotAllowed, now);
+        line.at(StatusRef { list: crate::domain::ListId(5), index: 9 });
+        line.scopes = vec!["a".to_owned()];
+        let text = line.text();
+        assert!(text.ends_with("}\n") && text.lines().count() == 1);
+        assert!(!text.contains("null"), "{text}");
+        // As a log shipper may write it.
+        assert_eq!(AuditLine::read(&format!("2027-01-01T00:00:00Z stdout F {}", text.trim())), Some(line));
+        for other in ["", "{}", "{\"kind\":\"x\"}", "not json", "{\"kind\":\"agentid.dev/audit\""] {
+            assert_eq!(AuditLine::read(other), None, "{other}");
+        }
+    }
+}
