@@ -2,11 +2,14 @@
 //! argument everywhere.
 
 pub mod certificates;
+pub mod choose;
 pub mod decide;
 mod digest;
+pub mod identify;
 pub mod keyring;
 mod names;
 pub mod plan;
+pub mod presented;
 #[cfg(test)]
 mod properties;
 mod queue;

@@ -1,0 +1,199 @@
+//! Which agent a pod is (design §5).
+//!
+//! Invariants: only a live pod that runs as the agent's service account is that agent; whom a pod names it still
+//! must be; of several the most specific, and a tie is nobody.
+
+use std::sync::Arc;
+
+use super::{Agent, BoundObject, Key, KindName, Refusal, Uid, World, decide::Standing};
+use crate::api::Reason;
+
+/// Who presents a service-account token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The service account.
+    pub account: Key,
+    /// Its UID.
+    pub account_uid: Uid,
+    /// The pod that the token is bound to.
+    pub pod: Option<(Arc<str>, Uid)>,
+}
+
+/// A client id that names an agent: its id, or `<namespace>/<name>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientId {
+    /// By UID.
+    Uid(Uid),
+    /// By namespace and name.
+    Name(Key),
+}
+
+impl ClientId {
+    /// Reads one; `None` where it is neither.
+    #[must_use]
+    pub fn read(trust_domain: &str, text: &str) -> Option<Self> {
+        let id = format!("spiffe://{trust_domain}/agent/");
+        if let Some(uid) = text.strip_prefix(&id) {
+            return uid.parse().ok().map(Self::Uid);
+        }
+        let (namespace, name) = text.split_once('/')?;
+        let plain = |s: &str| {
+            !s.is_empty()
+                && s.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'-' | b'.'))
+        };
+        (plain(namespace) && plain(name)).then(|| Self::Name(Key::new(namespace, name)))
+    }
+
+    /// Whether it names an agent.
+    #[must_use]
+    pub fn names(&self, agent: &Agent) -> bool {
+        match self {
+            Self::Uid(uid) => agent.meta.uid == *uid,
+            Self::Name(key) => agent.meta.key == *key,
+        }
+    }
+}
+
+fn refuse(message: String) -> Refusal {
+    Refusal::new(Reason::CredentialRejected, message)
+}
+
+/// Whether the service account lives; a token outlives it.
+///
+/// # Errors
+/// `CredentialRejected`.
+pub fn live_account(world: &World, caller: &Caller) -> Result<(), Refusal> {
+    match world.account(&caller.account) {
+        Some(account) if account.meta.uid == caller.account_uid => Ok(()),
+        _ => Err(refuse(format!(
+            "the service account {} of this token does not exist any more; use a token of today's",
+            caller.account
+        ))),
+    }
+}
+
+/// The pod, if it lives and runs.
+///
+/// # Errors
+/// `CredentialRejected`, `BoundObjectFinished`, `BoundObjectNotSelected`.
+pub fn live_pod<'w>(world: &'w World, caller: &Caller) -> Result<&'w BoundObject, Refusal> {
+    let Some((name, uid)) = &caller.pod else {
+        return Err(refuse(
+            "the token is not bound to a pod; mount a projected serviceAccountToken volume with agentid's issuer as \
+             its audience"
+                .to_owned(),
+        ));
+    };
+    let pod = world.bound_object(&KindName::from("v1/Pod"), &caller.account.sibling(name.clone()));
+    let Some(pod) = pod.filter(|p| p.meta.uid == *uid && !p.unselected) else {
+        return Err(refuse(format!(
+            "pod {name} of namespace {} is gone, or lacks the label {} by which pods are seen",
+            caller.account.namespace,
+            world.config().pod_selector
+        )));
+    };
+    if pod.finished {
+        return Err(Refusal::new(
+            Reason::BoundObjectFinished,
+            format!("pod {name} of namespace {} has finished", caller.account.namespace),
+        ));
+    }
+    if pod.account.as_ref().is_some_and(|a| *a != caller.account.name) {
+        return Err(refuse(format!("pod {name} does not run as the service account of the token")));
+    }
+    Ok(pod)
+}
+
+/// The agent that a pod is. `named` is what the request itself says.
+///
+/// # Errors
+/// `CredentialRejected` where it is none, another, or more than one; `Suspended` and the like are for decide.
+pub fn agent_of_pod<'w>(
+    world: &'w World,
+    caller: &Caller,
+    named: Option<&ClientId>,
+) -> Result<&'w Agent, Refusal> {
+    live_account(world, caller)?;
+    let pod = live_pod(world, caller)?;
+    let line = controllers(world, pod);
+    let mut candidates: Vec<(usize, &Agent)> = world
+        .agents_of_account(&caller.account)
+        .into_iter()
+        .filter(|a| !a.meta.deleting)
+        .filter_map(|agent| Some((rank(agent, &line)?, agent)))
+        .collect();
+    let label = pod.agent.as_ref().map(|name| ClientId::Name(caller.account.sibling(name.clone())));
+    let asked = named.or(label.as_ref().filter(|_| named.is_none()));
+    if let Some(asked) = named {
+        candidates.retain(|(_, a)| asked.names(a));
+    } else if let Some(label) = &label {
+        // A label that names no agent, such as "true", only makes the pod seen.
+        if candidates.iter().any(|(_, a)| label.names(a)) {
+            candidates.retain(|(_, a)| label.names(a));
+        }
+    }
+    let best = candidates.iter().map(|(rank, _)| *rank).min();
+    candidates.retain(|(rank, _)| Some(*rank) == best);
+    match candidates.as_slice() {
+        [(_, agent)] => Ok(agent),
+        [] => Err(refuse(format!(
+            "pod {} of service account {} is {}; an AgentIdentity needs spec.serviceAccountName: {} and, if it is \
+             bound, the pod or a controller of it",
+            pod.meta.key.name,
+            caller.account,
+            if asked.is_some() { "not the agent that is named" } else { "no agent" },
+            caller.account.name
+        ))),
+        several => {
+            let mut names: Vec<_> = several.iter().map(|(_, a)| a.meta.key.name.to_string()).collect();
+            names.sort_unstable();
+            Err(refuse(format!(
+                "pod {} may be {}; name one by client_id or by the pod's label {}",
+                pod.meta.key.name,
+                names.join(" or "),
+                crate::api::AGENT_LABEL
+            )))
+        }
+    }
+}
+
+/// The pod and what controls it, the nearest first.
+fn controllers(world: &World, pod: &BoundObject) -> Vec<(KindName, Arc<str>, Uid)> {
+    let mut line = vec![(KindName::from("v1/Pod"), pod.meta.key.name.clone(), pod.meta.uid)];
+    let mut next = pod.controller.clone();
+    while let Some(controller) = next
+        && line.len() < 5
+    {
+        let key = pod.meta.key.sibling(controller.name.clone());
+        let object = world.bound_object(&controller.kind, &key).filter(|o| o.meta.uid == controller.uid);
+        next = object.and_then(|o| o.controller.clone());
+        line.push((controller.kind, controller.name, controller.uid));
+    }
+    line
+}
+
+/// How near an agent is to the pod: the place of its bound object in the line, or behind all of them.
+fn rank(agent: &Agent, line: &[(KindName, Arc<str>, Uid)]) -> Option<usize> {
+    let Some(bound) = &agent.bound else { return Some(usize::MAX) };
+    let exact = agent.bound_uid();
+    line.iter().position(|(kind, name, uid)| {
+        *kind == bound.kind && *name == bound.name && exact.is_none_or(|e| e == *uid)
+    })
+}
+
+/// Why an agent may buy nothing now; `None` if it may. What can't be told is `Unknown`.
+#[must_use]
+pub fn standing_refusal(standing: &Standing) -> Option<Refusal> {
+    match standing {
+        Standing::Allowed => None,
+        Standing::Refused(r) | Standing::Unknown(r) => Some(r.clone()),
+        Standing::Orphaned { message, .. } => {
+            Some(Refusal::new(Reason::BoundObjectNotFound, message.clone()))
+        }
+        Standing::Ended => Some(Refusal::new(Reason::Expired, "the agent's time is over")),
+        Standing::Deleting => Some(Refusal::new(Reason::AgentNotFound, "the agent is being deleted")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

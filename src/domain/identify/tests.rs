@@ -1,0 +1,141 @@
+//! Which agent a pod is, as a table.
+
+use super::*;
+use crate::domain::{Controller, Meta, Object, Origin, ServiceAccount, Source, View};
+
+struct Town(World, u64);
+
+fn uid(n: u128) -> Uid {
+    Uid(0x7f3d_9a2e_0001_4abc_8def_0000_0000_0000 + n)
+}
+
+impl Town {
+    fn new() -> Self {
+        let config = crate::api::Configuration::new("https://i.example", "example.com");
+        let mut town = Self(World::of(config, View::Service), 0);
+        let meta = town.meta("runner", 500);
+        town.0.take(Object::Account(Box::new(ServiceAccount { meta })), Origin::Watch);
+        town
+    }
+
+    fn meta(&mut self, name: &str, n: u128) -> Meta {
+        self.1 += 1;
+        Meta {
+            key: Key::new("ns", name),
+            uid: uid(n),
+            version: self.1,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            deleting: false,
+        }
+    }
+
+    fn object(&mut self, kind: &str, name: &str, n: u128, controller: Option<(&str, &str, u128)>) {
+        let object = BoundObject {
+            controller: controller.map(|(kind, name, n)| Controller {
+                kind: kind.into(),
+                name: name.into(),
+                uid: uid(n),
+            }),
+            account: (kind == "v1/Pod").then(|| "runner".into()),
+            ..BoundObject::new(self.meta(name, n))
+        };
+        self.0.take(Object::Bound(kind.into(), Box::new(object)), Origin::Watch);
+    }
+
+    fn label(&mut self, value: &str) {
+        let mut pod = self.0.bound_object(&"v1/Pod".into(), &Key::new("ns", "p")).unwrap().clone();
+        pod.agent = Some(value.into());
+        pod.meta.version += 1_000;
+        self.0.remove(&Source::Bound("v1/Pod".into()), &pod.meta.key, pod.meta.uid, 0);
+        self.0.take(Object::Bound("v1/Pod".into(), Box::new(pod)), Origin::Watch);
+    }
+
+    fn agent(&mut self, name: &str, n: u128, bound: Option<(&str, &str)>) {
+        let meta = self.meta(name, n);
+        let bound = bound.map_or_else(String::new, |(kind, name)| {
+            let (api, kind) = kind.rsplit_once('/').unwrap();
+            format!(", boundObjectRef: {{apiVersion: {api}, kind: {kind}, name: {name}}}")
+        });
+        let yaml = format!(
+            "{{apiVersion: agentid.dev/v1alpha1, kind: AgentIdentity, metadata: {{name: {name}, namespace: ns, uid: {}, \
+             resourceVersion: \"{}\"}}, spec: {{serviceAccountName: runner{bound}}}}}",
+            meta.uid, meta.version
+        );
+        let object: crate::api::AgentIdentity = serde_yaml::from_str(&yaml).unwrap();
+        self.0.take(Object::Agent(Box::new(Agent::try_from(&object).unwrap())), Origin::Watch);
+    }
+
+    fn who(&self, caller: &Caller, named: Option<&str>) -> Result<String, String> {
+        let named = named.map(|n| ClientId::read("example.com", n).unwrap());
+        agent_of_pod(&self.0, caller, named.as_ref())
+            .map(|a| a.meta.key.name.to_string())
+            .map_err(|r| r.message)
+    }
+}
+
+fn caller() -> Caller {
+    Caller { account: Key::new("ns", "runner"), account_uid: uid(500), pod: Some(("p".into(), uid(1))) }
+}
+
+/// A pod `p` of a Deployment `d`.
+fn town() -> Town {
+    let mut town = Town::new();
+    town.object("v1/Pod", "p", 1, Some(("apps/v1/ReplicaSet", "d-1", 2)));
+    town.object("apps/v1/ReplicaSet", "d-1", 2, Some(("apps/v1/Deployment", "d", 3)));
+    town.object("apps/v1/Deployment", "d", 3, None);
+    town
+}
+
+#[test]
+fn the_most_specific_agent_wins() {
+    let mut t = town();
+    assert!(t.who(&caller(), None).unwrap_err().contains("is no agent"));
+    t.agent("any", 10, None);
+    assert_eq!(t.who(&caller(), None), Ok("any".into()));
+    t.agent("work", 11, Some(("apps/v1/Deployment", "d")));
+    assert_eq!(t.who(&caller(), None), Ok("work".into()));
+    t.agent("pod", 12, Some(("v1/Pod", "p")));
+    assert_eq!(t.who(&caller(), None), Ok("pod".into()));
+    t.agent("other", 13, Some(("apps/v1/Deployment", "x")));
+    for (named, wanted) in [
+        ("ns/any".to_owned(), Ok("any".to_owned())),
+        (format!("spiffe://example.com/agent/{}", uid(11)), Ok("work".to_owned())),
+        ("ns/other".to_owned(), Err(())),
+        ("elsewhere/any".to_owned(), Err(())),
+    ] {
+        assert_eq!(t.who(&caller(), Some(&named)).map_err(drop), wanted, "{named}");
+    }
+}
+
+#[test]
+fn a_tie_is_nobody_until_the_label_names_one() {
+    let mut t = town();
+    t.agent("a", 10, None);
+    t.agent("b", 11, None);
+    assert!(t.who(&caller(), None).unwrap_err().contains("may be a or b"));
+    t.label("true");
+    assert!(t.who(&caller(), None).is_err());
+    t.label("b");
+    assert_eq!(t.who(&caller(), None), Ok("b".into()));
+}
+
+#[test]
+fn only_a_live_pod_of_a_live_account_is_an_agent() {
+    let mut t = town();
+    t.agent("a", 10, None);
+    let unbound = Caller { pod: None, ..caller() };
+    assert!(t.who(&unbound, None).unwrap_err().contains("not bound to a pod"));
+    let old_account = Caller { account_uid: uid(501), ..caller() };
+    assert!(t.who(&old_account, None).unwrap_err().contains("does not exist any more"));
+    let old_pod = Caller { pod: Some(("p".into(), uid(9))), ..caller() };
+    assert!(t.who(&old_pod, None).unwrap_err().contains("is gone"));
+    t.0.remove(&Source::Bound("v1/Pod".into()), &Key::new("ns", "p"), uid(1), 0);
+    assert!(t.who(&caller(), None).unwrap_err().contains("is gone"));
+}
+
+#[test]
+fn client_ids_are_read_strictly() {
+    for bad in ["", "x", "spiffe://example.com/agent/", "spiffe://other/agent/x", "a/b/c", "A/b", "a/../b"] {
+        assert_eq!(ClientId::read("example.com", bad), None, "{bad}");
+    }
+}
