@@ -38,6 +38,10 @@ up: ## start a Kubernetes control plane on this machine (the first time it is bu
 down: ## stop that control plane and remove its state
 	@$(CP) down
 
+.PHONY: fuzz
+fuzz: ## fuzz what reads tokens and status lists (30 s a target; FUZZ_SECONDS=<n>)
+	@scripts/fuzz.sh
+
 .PHONY: bench
 bench: ## measure speed and memory on a control plane (all: about 15 minutes; ONLY=<figure>: one)
 	@cargo bench --quiet --bench agentid -- $(ONLY)

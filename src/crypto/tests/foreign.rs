@@ -1,3 +1,4 @@
+mod rfc7515;
 mod sets;
 
 use std::sync::LazyLock;
