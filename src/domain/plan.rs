@@ -321,6 +321,21 @@ fn unknown(agent: &Agent, ours: Option<&Credentials>, refusal: &Refusal, now: Ti
     if silent || said || dead { Credential::Unknown(refusal.clone()) } else { Credential::Unsaid }
 }
 
+/// What an agent may have in files now, with the indexes that are recorded.
+///
+/// # Errors
+/// The grant whose index is not recorded yet.
+pub fn on_demand(world: &World, agent: &Agent, decision: &Decision) -> Result<Issue, Arc<str>> {
+    let mut of = Vec::new();
+    for grant in &decision.grants {
+        let Some(held) = grant.held.as_ref().filter(|_| grant.file.is_some()) else { continue };
+        let recorded = agent.status.recorded(grant.uid);
+        let recorded = recorded.filter(|r| Some(r.resource) == grant.resource_uid && r.covers(held));
+        of.push((grant.uid, recorded.ok_or_else(|| grant.grant.clone())?.at));
+    }
+    Ok(issue(world, agent, decision, &Indexes::recorded(of), None))
+}
+
 /// What an agent's Secret is to hold.
 fn issue(
     world: &World,

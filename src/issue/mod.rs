@@ -107,6 +107,22 @@ impl Issuer {
     /// # Errors
     /// [`MintError`] where no key can sign; then nothing is to be written.
     pub fn mint(&self, issue: &Issue, signers: &impl Signers, now: Timestamp) -> Result<Contents, MintError> {
+        let mut line = AuditLine::new(Action::Mint, Reason::Issued, now);
+        line.endpoint = Some("secret".to_owned());
+        self.mint_for(issue, signers, now, &line)
+    }
+
+    /// As [`Self::mint`], for somebody: `asked` says who and where, and becomes the audit lines.
+    ///
+    /// # Errors
+    /// [`MintError`].
+    pub fn mint_for(
+        &self,
+        issue: &Issue,
+        signers: &impl Signers,
+        now: Timestamp,
+        asked: &AuditLine,
+    ) -> Result<Contents, MintError> {
         let now = whole_second(now);
         let (mut data, mut filed, mut kids) = (BTreeMap::new(), Vec::new(), Vec::new());
         for spec in &issue.tokens {
@@ -127,7 +143,7 @@ impl Issuer {
             let token = self
                 .sign(&about, entitlement, signer)
                 .map_err(|source| MintError::Sign { file: spec.file.to_string(), source })?;
-            self.record(issue, spec, &jti, signer.kid(), now, expires_at);
+            self.record(issue, spec, &jti, signer.kid(), expires_at, asked);
             if !kids.iter().any(|k| k == signer.kid()) {
                 kids.push(signer.kid().to_owned());
             }
@@ -194,20 +210,21 @@ impl Issuer {
         spec: &TokenSpec,
         jti: &str,
         kid: &str,
-        now: Timestamp,
         expires_at: Timestamp,
+        asked: &AuditLine,
     ) {
         let mut line = AuditLine {
+            action: Action::Mint,
+            reason: Reason::Issued.as_str().to_owned(),
             agent_id: Some(agent_id(&self.trust_domain, issue.uid)),
             namespace: Some(issue.agent.namespace.to_string()),
             name: Some(issue.agent.name.to_string()),
-            endpoint: Some("secret".to_owned()),
             grant: spec.grant.as_deref().map(str::to_owned),
             resource: spec.resource.as_deref().map(str::to_owned),
             jti: Some(jti.to_owned()),
             kid: Some(kid.to_owned()),
             expires_at: Some(expires_at),
-            ..AuditLine::new(Action::Mint, Reason::Issued, now)
+            ..asked.clone()
         };
         line.says(&spec.entitlement);
         if let Some(at) = spec.status {

@@ -27,6 +27,12 @@ pub struct Indexes {
 }
 
 impl Indexes {
+    /// Those that statuses record.
+    #[must_use]
+    pub fn recorded(of: Vec<(Uid, StatusRef)>) -> Self {
+        Self { of: of.into(), widened: false }
+    }
+
     /// The index of a grant.
     #[must_use]
     pub fn get(&self, grant: Uid) -> Option<StatusRef> {

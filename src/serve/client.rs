@@ -1,0 +1,191 @@
+//! Who asks: a pod by its service-account token, for the agent that it is.
+//!
+//! Invariants: exactly one way to authenticate per request (RFC 6749 §2.3); the error is that of the slot that the
+//! credential came in; what is known of the caller goes into the audit line, refused or not.
+
+use http::header;
+use jiff::Timestamp;
+
+use super::callers::{CallerError, ServiceAccountToken};
+use super::fault::{Code, Fault};
+use super::form::Form;
+use super::state::State;
+use crate::api::Reason;
+use crate::domain::identify::{Caller, ClientId, agent_of_pod, standing_refusal};
+use crate::domain::status::agent_id;
+use crate::domain::{Agent, Decision, Key, Refusal, Uid, World, decide};
+use crate::issue::AuditLine;
+use crate::net::listen::Request;
+
+/// The one `client_assertion_type` in use (RFC 7523 §2.2).
+pub(super) const JWT_BEARER_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// Where a credential was presented, which decides the error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// `client_assertion`: `invalid_client`.
+    Client,
+    /// `assertion`: `invalid_grant`.
+    Assertion,
+    /// `subject_token` and `actor_token`: `invalid_request` (RFC 8693 §2.2.2).
+    Exchange,
+}
+
+impl Slot {
+    pub(super) fn fault(self, reason: Reason, description: impl AsRef<str>) -> Fault {
+        let code = match self {
+            Self::Client => Code::InvalidClient,
+            Self::Assertion => Code::InvalidGrant,
+            Self::Exchange => Code::InvalidRequest,
+        };
+        Fault::new(code, reason, description)
+    }
+
+    /// A refusal of decide's: what can't be told is no refusal.
+    pub(super) fn refused(self, refusal: &Refusal) -> Fault {
+        if refusal.reason == Reason::Unknown {
+            return Fault::unknown(&refusal.message);
+        }
+        self.fault(refusal.reason, format!("{}: {}", refusal.reason, refusal.message))
+    }
+
+    pub(super) fn caller(self, error: &CallerError) -> Fault {
+        match error {
+            CallerError::Unavailable { retry_after, .. } => {
+                Fault::later(error.reason(), *retry_after, error.to_string())
+            }
+            _ => self.fault(error.reason(), error.to_string()),
+        }
+    }
+}
+
+/// The agent that asks.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub(super) agent: Key,
+    pub(super) uid: Uid,
+}
+
+/// A service-account token in the way that client authentication takes it: `client_assertion`, or (where a
+/// resource server asks) the `Authorization` header.
+pub(super) fn assertion<'a>(
+    form: &'a Form,
+    request: &'a Request,
+    header_too: bool,
+) -> Result<Option<&'a str>, Fault> {
+    let mut found = Vec::new();
+    if let Some(value) = request.headers.get(header::AUTHORIZATION) {
+        let text = value.to_str().unwrap_or_default();
+        let bearer = text.get(..7).filter(|s| s.eq_ignore_ascii_case("bearer ")).and_then(|_| text.get(7..));
+        match bearer {
+            Some(token) if header_too => found.push(token.trim()),
+            _ => {
+                let fault = Fault::client(
+                    Reason::CredentialRejected,
+                    "the Authorization header is not taken here; use client_assertion",
+                );
+                return Err(Fault { challenge: true, ..fault });
+            }
+        }
+    }
+    if form.get("client_secret").is_some() {
+        return Err(Fault::request("client_secret is not taken; use client_assertion"));
+    }
+    match (form.get("client_assertion"), form.get("client_assertion_type")) {
+        (Some(token), Some(JWT_BEARER_ASSERTION)) => found.push(token),
+        (Some(_), Some(_)) => {
+            return Err(Fault::client(
+                Reason::CredentialRejected,
+                format!("client_assertion_type must be {JWT_BEARER_ASSERTION}"),
+            ));
+        }
+        (None, None) => {}
+        _ => return Err(Fault::request("client_assertion and client_assertion_type go together")),
+    }
+    match found[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(one)),
+        _ => Err(Fault::request("two ways to authenticate in one request")),
+    }
+}
+
+/// The `client_id`, if there is one.
+pub(super) fn client_id(state: &State, form: &Form) -> Result<Option<ClientId>, Fault> {
+    let Some(text) = form.get("client_id") else { return Ok(None) };
+    let id = ClientId::read(&state.config.trust_domain, text);
+    id.map(Some).ok_or_else(|| {
+        Fault::client(
+            Reason::CredentialRejected,
+            "client_id is neither an agent's id nor <namespace>/<name> of an AgentIdentity",
+        )
+    })
+}
+
+impl State {
+    /// Verifies a service-account token; whether account and pod live is for the world.
+    pub(super) async fn service_account(
+        &self,
+        token: &str,
+        slot: Slot,
+        line: &mut AuditLine,
+        now: Timestamp,
+    ) -> Result<ServiceAccountToken, Fault> {
+        let verified = self.callers.verify(token, now).await.map_err(|e| slot.caller(&e))?;
+        line.service_account = Some(verified.account.to_string());
+        if let Some((pod, uid)) = &verified.pod {
+            line.pod = Some(pod.to_string());
+            line.pod_uid = Some(uid.to_string());
+        }
+        Ok(verified)
+    }
+
+    /// The agent that the pod of a service-account token is, if it may buy tokens now.
+    pub(super) fn client(
+        &self,
+        token: &ServiceAccountToken,
+        named: Option<&ClientId>,
+        slot: Slot,
+        line: &mut AuditLine,
+        now: Timestamp,
+    ) -> Result<Client, Fault> {
+        let caller = caller_of(token);
+        let client = {
+            let world = self.fresh_world(now)?;
+            let agent = agent_of_pod(&world, &caller, named).map_err(|r| slot.refused(&r))?;
+            self.known(&world, agent, line);
+            allowed(&world, agent, slot, now)?;
+            Client { agent: agent.meta.key.clone(), uid: agent.meta.uid }
+        };
+        self.paced(&client.agent)?;
+        Ok(client)
+    }
+
+    /// Notes whose request it is.
+    pub(super) fn known(&self, world: &World, agent: &Agent, line: &mut AuditLine) {
+        line.agent_id = Some(agent_id(&world.config().trust_domain, agent.meta.uid));
+        line.namespace = Some(agent.meta.key.namespace.to_string());
+        line.name = Some(agent.meta.key.name.to_string());
+    }
+
+    /// Holds an agent to its rate.
+    pub(super) fn paced(&self, agent: &Key) -> Result<(), Fault> {
+        self.per_agent
+            .check(agent)
+            .map_err(|wait| Fault::slow_down(wait.seconds(), "this agent asks too often; come again later"))
+    }
+}
+
+/// The caller as the world looks for it.
+pub(super) fn caller_of(token: &ServiceAccountToken) -> Caller {
+    Caller { account: token.account.clone(), account_uid: token.account_uid, pod: token.pod.clone() }
+}
+
+/// The decision about an agent that may buy tokens now.
+pub(super) fn allowed(world: &World, agent: &Agent, slot: Slot, now: Timestamp) -> Result<Decision, Fault> {
+    let decision = decide(world, &agent.meta.key, now)
+        .ok_or_else(|| slot.fault(Reason::AgentNotFound, "the agent is gone"))?;
+    match standing_refusal(&decision.standing) {
+        None => Ok(decision),
+        Some(refusal) => Err(slot.refused(&refusal)),
+    }
+}
