@@ -5,5 +5,6 @@
 
 mod fault;
 mod form;
+pub mod lists;
 
 pub use form::{Form, parse_form};
