@@ -8,6 +8,8 @@ mod connection;
 pub mod crds;
 pub mod keys;
 pub mod operator;
+pub mod process;
+pub mod serve;
 mod text;
 pub mod token;
 pub mod why;
@@ -36,6 +38,8 @@ pub enum Command {
     Keys(keys::KeysArgs),
     /// Keep the credentials of every AgentIdentity
     Operator(operator::OperatorArgs),
+    /// Serve tokens on demand, introspection, status lists and keys
+    Serve(serve::ServeArgs),
     /// Explain or verify a token
     Token(token::TokenArgs),
     /// Say what an agent holds, and why it holds no more
@@ -54,6 +58,9 @@ pub enum CliError {
     /// Of `agentid operator`.
     #[error(transparent)]
     Operator(#[from] operator::RunError),
+    /// Of `agentid serve`.
+    #[error(transparent)]
+    Serve(#[from] serve::RunError),
     /// Of `agentid token`.
     #[error(transparent)]
     Token(#[from] token::TokenError),
@@ -72,6 +79,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Crds(command) => command.run().map_err(CliError::from),
         Command::Keys(command) => wait(command.run()),
         Command::Operator(command) => wait(command.run()),
+        Command::Serve(command) => wait(command.run()),
         Command::Token(command) => wait(command.run()),
         Command::Why(command) => wait(command.run()),
     };

@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
 
 use super::connection::Connection;
-use crate::api::{ConfigError, Configuration};
+use super::process::{ConfigFileError, LogFormat, configuration, init_logs};
 use crate::operator::{self, OperatorError};
 
 /// Keep the credentials of every AgentIdentity in its Secret: fresh, healed, and gone with the agent.
@@ -44,34 +43,12 @@ pub struct OperatorArgs {
     connection: Connection,
 }
 
-/// How logs are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// A JSON object a line.
-    Json,
-    /// For people.
-    Pretty,
-}
-
 /// Why the operator did not start, or ended.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// The configuration file can't be read.
-    #[error("{path}: {source}")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The configuration can't be used.
-    #[error("{path}: {source}")]
-    Config {
-        /// The file.
-        path: String,
-        /// Why.
-        source: ConfigError,
-    },
+    /// The configuration file.
+    #[error(transparent)]
+    Config(#[from] ConfigFileError),
     /// The operator.
     #[error(transparent)]
     Operator(#[from] OperatorError),
@@ -84,12 +61,8 @@ impl OperatorArgs {
     /// [`RunError`].
     pub async fn run(self) -> Result<(), RunError> {
         init_logs(self.log_format);
-        let path = self.config.display().to_string();
-        let text = std::fs::read_to_string(&self.config)
-            .map_err(|source| RunError::File { path: path.clone(), source })?;
-        let config = Configuration::from_yaml(&text).map_err(|source| RunError::Config { path, source })?;
         operator::run(operator::Options {
-            config,
+            config: configuration(&self.config)?,
             client: self.connection.options(),
             namespace: self.namespace,
             identity: self.identity,
@@ -98,22 +71,4 @@ impl OperatorArgs {
         .await?;
         Ok(())
     }
-}
-
-/// Sets logging up. kube logs whole answers on a decode failure, Secrets among them, and every failed connection
-/// that we report ourselves: that target is never on.
-fn init_logs(format: LogFormat) {
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .from_env_lossy();
-    let filter = match "kube_client=off".parse() {
-        Ok(directive) => filter.add_directive(directive),
-        Err(_) => filter,
-    };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second call, in tests, changes nothing.
-    let _ = match format {
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
-        LogFormat::Pretty => logs.try_init(),
-    };
 }

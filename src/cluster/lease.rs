@@ -28,6 +28,9 @@ pub use standing::{Claim, Leadership, LeaseHandle, LostReason};
 use standing::{Shared, locked};
 use step::{Observed, Step, step};
 
+/// The name of the operator's Lease.
+pub const LEASE_NAME: &str = "agentid-operator";
+
 /// The times of the election.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseConfig {

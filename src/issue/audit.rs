@@ -3,6 +3,7 @@
 //! Invariant: a line never carries a token, an assertion or a key; what came from outside is shortened.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 
@@ -16,6 +17,8 @@ use crate::domain::{Entitlement, StatusRef};
 pub const AUDIT_KIND: &str = "agentid.dev/audit";
 /// Lines that may wait for a slow reader; then those who mint wait too, since no mint goes unrecorded.
 const QUEUE: usize = 8192;
+/// Lines that are recorded and not written yet.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// The longest text from outside, in characters.
 const LONGEST: usize = 512;
 
@@ -189,9 +192,10 @@ impl Audit {
             let (sender, lines) = sync_channel::<AuditLine>(QUEUE);
             std::thread::spawn(move || {
                 while let Ok(line) = lines.recv() {
-                    let mut text = line.text();
+                    let (mut text, mut count) = (line.text(), 1);
                     while let Ok(more) = lines.try_recv() {
                         text.push_str(&more.text());
+                        count += 1;
                     }
                     let mut out = std::io::stdout().lock();
                     // Nobody reads any more: the log says so once, and minting goes on.
@@ -199,17 +203,33 @@ impl Audit {
                         tracing::error!("audit lines can't be written to standard output");
                         break;
                     }
+                    WAITING.fetch_sub(count, Ordering::AcqRel);
                 }
             });
             sender
         });
-        Self(Arc::new(|line| drop(lines.send(line))))
+        Self(Arc::new(|line| {
+            WAITING.fetch_add(1, Ordering::AcqRel);
+            if lines.send(line).is_err() {
+                WAITING.fetch_sub(1, Ordering::AcqRel);
+            }
+        }))
     }
 
     /// To a function.
     #[must_use]
     pub fn to(sink: impl Fn(AuditLine) + Send + Sync + 'static) -> Self {
         Self(Arc::new(sink))
+    }
+
+    /// Waits until what was recorded is written, for a bounded time: at the end of a process.
+    pub async fn flush(&self) {
+        for _ in 0..100 {
+            if WAITING.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
     }
 
     /// Records a line.

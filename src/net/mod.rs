@@ -7,6 +7,7 @@ pub mod admin;
 pub mod fetch;
 pub mod listen;
 pub mod rate;
+pub mod signal;
 mod source;
 pub mod tls;
 

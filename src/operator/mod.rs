@@ -35,14 +35,11 @@ use crate::api::{API_VERSION, Configuration, LabelSelector, Reason};
 use crate::cluster::client::{ClientError, ClientOptions, connect};
 use crate::cluster::events::{EventSink, Notice, Severity};
 use crate::cluster::feed::{Report, SharedWorld, Skipped, feed_operator};
-use crate::cluster::lease::{Claim, Leadership, Lease, LeaseConfig, LeaseError, LostReason};
+use crate::cluster::lease::{Claim, Leadership, Lease, LEASE_NAME, LeaseConfig, LeaseError, LostReason};
 use crate::cluster::write::Writer;
 use crate::domain::{Source, View};
 use crate::issue::{Audit, Issuer};
 use crate::net::admin::{self, AdminError, Told};
-
-/// The name of the Lease.
-pub const LEASE_NAME: &str = "agentid-operator";
 
 /// How an operator is started.
 #[derive(Debug)]
@@ -87,7 +84,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     let Options { config, client, namespace, identity, admin_listen } = options;
     let clients = connect(&client).await?;
     let stop = CancellationToken::new();
-    tokio::spawn(cancel_on_signal(stop.clone()));
+    tokio::spawn(crate::net::signal::cancel_on_signal(stop.clone()));
     tracing::info!(server = %clients.server, %namespace, issuer = %config.issuer, trust_domain = %config.trust_domain, version = env!("CARGO_PKG_VERSION"), "starting");
 
     let metrics = Arc::new(Metrics::default());
@@ -193,21 +190,6 @@ async fn until_lost(leadership: &mut watch::Receiver<Leadership>) -> LostReason 
             return LostReason::Expired;
         }
     }
-}
-
-async fn cancel_on_signal(stop: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::warn!("signals can't be caught; stop the process by killing it");
-        return;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    stop.cancel();
 }
 
 /// Objects that can't be read are told in the log, a metric and an Event on themselves.

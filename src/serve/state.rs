@@ -2,7 +2,7 @@
 //!
 //! Invariant: a World that is not synced, or staler than `maxStale`, answers nobody.
 
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) metrics: Arc<Metrics>,
     pub(super) per_source: Limiter<Source>,
     pub(super) per_agent: Limiter<Key>,
+    /// The CAs that vouch for the self-managed certificate (PEM).
+    pub(super) ca: RwLock<Option<String>>,
 }
 
 /// The keys of one moment.
@@ -48,6 +50,15 @@ impl Signers for Ring {
 }
 
 impl State {
+    pub(super) fn set_ca(&self, pem: String) {
+        *self.ca.write().unwrap_or_else(PoisonError::into_inner) = Some(pem);
+    }
+
+    /// The CAs that vouch for the self-managed certificate.
+    pub(super) fn ca_pem(&self) -> Option<String> {
+        self.ca.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The keys, if they may be used.
     ///
     /// # Errors
