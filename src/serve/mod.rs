@@ -6,5 +6,6 @@
 mod fault;
 mod form;
 pub mod lists;
+pub mod metadata;
 
 pub use form::{Form, parse_form};
