@@ -10,7 +10,7 @@ mod fault;
 mod form;
 mod introspect;
 pub mod lists;
-mod metadata;
+pub mod metadata;
 mod metrics;
 mod ours;
 mod proxy;

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 
 use super::fault::Fault;
+use super::form::Form;
 use super::state::State;
 use super::{credentials, introspect, metadata, proxy, token};
 use crate::net::Source;
@@ -47,7 +48,7 @@ impl Handler for Public {
             "/token" => token::answer(state, &request, now).await,
             "/introspect" => introspect::answer(state, &request, now).await,
             "/credentials" => credentials::answer(state, &request, now).await,
-            path => metadata::answer(state, &request, path, now).await,
+            path => published(state, &request, path, now).await,
         }
     }
 }
@@ -66,9 +67,45 @@ impl Handler for Proxies {
     }
 }
 
-/// Only GET and HEAD.
-pub(super) fn only_get() -> Response {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-    response
+/// What is published: documents, keys and lists, and the two endpoints that refuse everybody.
+async fn published(state: &State, request: &Request, path: &str, now: Timestamp) -> Response {
+    let (config, headers) = (&state.config, &request.headers);
+    if path == "/revoke" {
+        return match Form::of(request) {
+            Ok(form) => metadata::revoke(&form),
+            Err(fault) => fault.response(),
+        };
+    }
+    if path == "/authorize" && matches!(request.method, Method::GET | Method::HEAD | Method::POST) {
+        return metadata::authorize();
+    }
+    if let Some(refused) = metadata::read_only(&request.method) {
+        return refused;
+    }
+    let keys = || state.ring().map_err(|fault| fault.response());
+    let answered = match path {
+        "/jwks" => keys().map(|ring| metadata::jwks(&ring.0, config, headers, now)),
+        "/spiffe/bundle" => keys().map(|ring| metadata::spiffe_bundle(&ring.0, config, headers, now)),
+        "/statuslists" => Ok(metadata::aggregation(&state.lists, &state.world.read(), config, headers, now)),
+        "/openapi.json" => Ok(metadata::openapi(headers)),
+        _ => {
+            if let Some(name) = path.strip_prefix("/statuslists/") {
+                let ring = match keys() {
+                    Ok(ring) => ring,
+                    Err(response) => return response,
+                };
+                return metadata::status_list(&state.lists, &state.world, &ring.0, config, name, request, now)
+                    .await;
+            }
+            let world = state.world.read();
+            if metadata::is_discovery_path(&config.issuer, &request.path) {
+                Ok(metadata::discovery(config, &world, headers))
+            } else if let Some(agent) = metadata::protected_agent(path) {
+                Ok(metadata::protected_resource(config, &world, &agent, headers))
+            } else {
+                Ok(text(StatusCode::NOT_FOUND, "nothing is served here; /openapi.json tells what is\n"))
+            }
+        }
+    };
+    answered.unwrap_or_else(|refused| refused)
 }
