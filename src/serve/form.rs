@@ -108,6 +108,9 @@ mod tests {
 
     #[test]
     fn debug_shows_no_value() {
-        assert_eq!(format!("{:?}", Form::parse(b"client_assertion=secret").unwrap()), "{\"client_assertion\"}");
+        assert_eq!(
+            format!("{:?}", Form::parse(b"client_assertion=secret").unwrap()),
+            "{\"client_assertion\"}"
+        );
     }
 }
