@@ -35,7 +35,7 @@ use crate::api::{API_VERSION, Configuration, LabelSelector, Reason};
 use crate::cluster::client::{ClientError, ClientOptions, connect};
 use crate::cluster::events::{EventSink, Notice, Severity};
 use crate::cluster::feed::{Report, SharedWorld, Skipped, feed_operator};
-use crate::cluster::lease::{Claim, Leadership, Lease, LEASE_NAME, LeaseConfig, LeaseError, LostReason};
+use crate::cluster::lease::{Claim, LEASE_NAME, Leadership, Lease, LeaseConfig, LeaseError, LostReason};
 use crate::cluster::write::Writer;
 use crate::domain::{Source, View};
 use crate::issue::{Audit, Issuer};

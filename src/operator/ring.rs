@@ -16,10 +16,10 @@ use super::context::Context;
 use super::keykeeper::{Inputs, KeyKeeper, LiveTokens};
 use super::keys::KeyView;
 use super::trust;
-use crate::cluster::lease::LEASE_NAME;
 use crate::api::{Configuration, Reason};
 use crate::cluster::keystore::{KeyStore, LeaseNote, Loaded, SECRET_NAME};
 use crate::cluster::keywatch::KeyState;
+use crate::cluster::lease::LEASE_NAME;
 use crate::domain::plan::KeysSeen;
 use crate::domain::{Key, Source, Uid, World};
 

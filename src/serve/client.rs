@@ -52,7 +52,7 @@ impl Slot {
     pub(super) fn caller(self, error: &CallerError) -> Fault {
         match error {
             CallerError::Unavailable { retry_after, .. } => {
-                Fault::later(error.reason(), *retry_after, error.to_string())
+                Fault::later(error.reason(), retry_after.as_secs().max(1), error.to_string())
             }
             _ => self.fault(error.reason(), error.to_string()),
         }

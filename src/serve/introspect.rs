@@ -22,8 +22,21 @@ use crate::net::listen::{Request, Response, json as json_response};
 
 /// The claims that an answer repeats.
 const TOLD: &[&str] = &[
-    "scope", "client_id", "exp", "iat", "nbf", "sub", "aud", "iss", "jti", "roles", "act", "sub_id",
-    "sub_profile", "client_profile", "agentid.dev",
+    "scope",
+    "client_id",
+    "exp",
+    "iat",
+    "nbf",
+    "sub",
+    "aud",
+    "iss",
+    "jti",
+    "roles",
+    "act",
+    "sub_id",
+    "sub_profile",
+    "client_profile",
+    "agentid.dev",
 ];
 
 /// Answers an introspection.
@@ -45,7 +58,8 @@ pub(super) async fn answer(state: &State, request: &Request, now: Timestamp) -> 
 async fn serve(state: &State, request: &Request, now: Timestamp) -> Result<Map<String, Value>, Fault> {
     let form = Form::of(request)?;
     let by_header = request.headers.contains_key(header::AUTHORIZATION);
-    let challenged = |fault: Fault| Fault { challenge: by_header && fault.code == Code::InvalidClient, ..fault };
+    let challenged =
+        |fault: Fault| Fault { challenge: by_header && fault.code == Code::InvalidClient, ..fault };
     let credential = assertion(&form, request, true).map_err(challenged)?.ok_or_else(|| {
         let fault = Fault::client(
             Reason::CredentialRejected,

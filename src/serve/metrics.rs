@@ -95,7 +95,9 @@ impl Metrics {
         registry.register("verifications", "Questions of proxies answered", self.verifications.clone());
         let sizes = Family::<ByKind, Gauge>::default();
         for (kind, size) in world.sizes() {
-            sizes.get_or_create(&ByKind { kind: kind.to_owned() }).set(i64::try_from(size).unwrap_or(i64::MAX));
+            sizes
+                .get_or_create(&ByKind { kind: kind.to_owned() })
+                .set(i64::try_from(size).unwrap_or(i64::MAX));
         }
         registry.register("world_objects", "Objects seen, by kind", sizes);
         let ages = Family::<ByKind, Gauge>::default();
@@ -125,7 +127,9 @@ impl Metrics {
         register(registry, "requests_taken", "Requests taken since the start", |s| s.requests.get());
         register(registry, "requests_shed", "Requests shed for load since the start", |s| s.shed.get());
         register(registry, "connections_refused", "Connections refused since the start", |s| s.refused.get());
-        register(registry, "handshake_failures", "TLS handshakes that failed", |s| s.handshake_failures.get());
+        register(registry, "handshake_failures", "TLS handshakes that failed", |s| {
+            s.handshake_failures.get()
+        });
         register(registry, "timeouts", "Requests that ran out of time", |s| s.timeouts.get());
         register(registry, "panics", "Faults of agentid's own", |s| s.panics.get());
     }

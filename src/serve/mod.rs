@@ -9,6 +9,7 @@ mod credentials;
 mod fault;
 mod form;
 mod introspect;
+mod keysets;
 pub mod lists;
 pub mod metadata;
 mod metrics;
@@ -33,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub use form::{Form, parse_form};
 pub use proxy::AGENT_HEADERS;
 
-use self::callers::Callers;
+use self::callers::{ApiServer, Callers};
 use self::lists::Lists;
 use self::metrics::Metrics;
 use self::router::{Proxies, Public};
@@ -42,6 +43,7 @@ use self::users::UserIssuers;
 use crate::api::Configuration;
 use crate::cluster::certstore::ServingStore;
 use crate::cluster::client::{ClientError, ClientOptions, connect};
+use crate::cluster::discovery::Discovery;
 use crate::cluster::feed::{Report, SharedWorld, Skipped, feed_service};
 use crate::cluster::keystore::{KeyStore, LeaseNote};
 use crate::cluster::keywatch::{KeyState, KeyWatcher};
@@ -143,7 +145,13 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
             trust_domain: config.trust_domain.as_str().into(),
             audit: Audit::stdout(),
         },
-        callers: Callers::new(clients.write.clone(), &config.issuer),
+        callers: Callers::new(
+            ApiServer {
+                discovery: Discovery::new(clients.write.clone()),
+                reviews: Reviews::new(clients.write.clone()),
+            },
+            &config.issuer,
+        ),
         users: UserIssuers::new(&config),
         reviews: Reviews::new(clients.write.clone()),
         lists: Lists::new(&config),

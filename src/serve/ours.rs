@@ -26,9 +26,10 @@ pub(super) struct Ours {
     pub(super) claims: Map<String, Value>,
 }
 
-/// Whether a token says that it is ours; nothing is verified.
-pub(super) fn is_ours(issuer: &str, token: &str) -> bool {
-    inspect(token).is_ok_and(|t| t.claims.get("iss").and_then(Value::as_str) == Some(issuer))
+/// Whose a token says that it is; nothing is verified.
+pub(super) fn issuer_of(token: &str) -> Option<String> {
+    let claims = inspect(token).ok()?.claims;
+    claims.get("iss").and_then(Value::as_str).map(str::to_owned)
 }
 
 /// Verifies a token of ours of either kind.
@@ -76,9 +77,10 @@ fn read(config: &Configuration, verified: &Verified, claims: Map<String, Value>,
         is_agent: sub_id.is_none(),
         auth_time: claims.get("auth_time").and_then(Value::as_i64),
         acr: claims.get("acr").and_then(Value::as_str).map(str::to_owned),
-        amr: claims.get("amr").and_then(Value::as_array).map(|all| {
-            all.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-        }),
+        amr: claims
+            .get("amr")
+            .and_then(Value::as_array)
+            .map(|all| all.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
     };
     let delegated = !actors.is_empty();
     // Every agent that is named must stand: the actors behind the first, and an agent that began the chain.

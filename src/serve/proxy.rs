@@ -139,9 +139,8 @@ fn respond(state: &State, verdict: Verdict, audience: &str) -> Response {
 }
 
 fn values(token: &Ours, [id, namespace, name]: [String; 3], issuer: &str) -> [String; 11] {
-    let claim = |name: &str| {
-        token.claims.get(name).and_then(Value::as_str).map(str::to_owned).unwrap_or_default()
-    };
+    let claim =
+        |name: &str| token.claims.get(name).and_then(Value::as_str).map(str::to_owned).unwrap_or_default();
     let own = |name: &str| {
         let own = token.claims.get("agentid.dev").and_then(|o| o.get(name));
         own.and_then(Value::as_str).map(str::to_owned).unwrap_or_default()
@@ -162,5 +161,8 @@ fn values(token: &Ours, [id, namespace, name]: [String; 3], issuer: &str) -> [St
 }
 
 fn quotable(text: &str) -> String {
-    text.chars().take(200).map(|c| if c == ' ' || (c.is_ascii_graphic() && c != '"' && c != '\\') { c } else { '?' }).collect()
+    text.chars()
+        .take(200)
+        .map(|c| if c == ' ' || (c.is_ascii_graphic() && c != '"' && c != '\\') { c } else { '?' })
+        .collect()
 }

@@ -94,8 +94,16 @@ async fn published(state: &State, request: &Request, path: &str, now: Timestamp)
                     Ok(ring) => ring,
                     Err(response) => return response,
                 };
-                return metadata::status_list(&state.lists, &state.world, &ring.0, config, name, request, now)
-                    .await;
+                return metadata::status_list(
+                    &state.lists,
+                    &state.world,
+                    &ring.0,
+                    config,
+                    name,
+                    request,
+                    now,
+                )
+                .await;
             }
             let world = state.world.read();
             if metadata::is_discovery_path(&config.issuer, &request.path) {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::super::client::{Client, Slot, allowed, caller_of, client_id};
 use super::super::fault::{Code, Fault};
 use super::super::form::Form;
+use super::super::ours::issuer_of;
 use super::super::state::State;
 use super::ask;
 use super::mint::{Wish, mint};
@@ -26,13 +27,11 @@ pub(super) async fn jwt_bearer(
     let token = form.need("assertion")?;
     let named = client_id(state, form)?;
     let wish = Wish { slot: Slot::Assertion, ..Wish::own(ask(form)?) };
-    if state.users.is_known(token) {
+    if issuer_of(token).is_some_and(|iss| state.config.user_issuer(&iss).is_some()) {
         let user = state.users.verify(token, now).await.map_err(|e| Slot::Assertion.caller(&e))?;
         if user.audiences != [state.config.issuer.as_str()] {
-            return Err(Slot::Assertion.fault(
-                Reason::CredentialRejected,
-                "the assertion's one audience must be agentid's issuer",
-            ));
+            return Err(Slot::Assertion
+                .fault(Reason::CredentialRejected, "the assertion's one audience must be agentid's issuer"));
         }
         let wish = Wish { not_after: Some(user.expires_at), ..wish };
         return run(state, named.as_ref(), &user.principal, &[], &wish, line, now).await;
@@ -90,15 +89,20 @@ async fn run(
         )
     };
     let client = client.ok_or_else(unauthorized)?;
-    let may = state.reviews.may_run(human, groups, &client.agent).await.map_err(|e| {
-        Fault::later(Reason::Unknown, 5, format!("the API server can't say who may run the agent: {}", e.class()))
+    let may = state.reviews.may_run(human, groups, "", &client.agent).await.map_err(|e| {
+        Fault::later(
+            Reason::Unknown,
+            5,
+            format!("the API server can't say who may run the agent: {}", e.class()),
+        )
     })?;
     if !may {
         return Err(unauthorized());
     }
     {
         let world = state.fresh_world(now)?;
-        let agent = world.agent(&client.agent).filter(|a| a.meta.uid == client.uid).ok_or_else(unauthorized)?;
+        let agent =
+            world.agent(&client.agent).filter(|a| a.meta.uid == client.uid).ok_or_else(unauthorized)?;
         state.known(&world, agent, line);
         allowed(&world, agent, wish.slot, now)?;
     }

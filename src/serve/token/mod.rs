@@ -60,9 +60,8 @@ async fn serve(
     let form = Form::of(request)?;
     match form.need("grant_type")? {
         CLIENT_CREDENTIALS => {
-            let token = assertion(&form, request, false)?.ok_or_else(|| {
-                Fault::client(Reason::CredentialRejected, "client_assertion is missing")
-            })?;
+            let token = assertion(&form, request, false)?
+                .ok_or_else(|| Fault::client(Reason::CredentialRejected, "client_assertion is missing"))?;
             let named = client_id(state, &form)?;
             let verified = state.service_account(token, Slot::Client, line, now).await?;
             let client = state.client(&verified, named.as_ref(), Slot::Client, line, now)?;
