@@ -1,0 +1,9 @@
+//! The token service on a real API server, beside a real operator: tokens, checks, revocation, bad input.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod kit;
+mod own;
+#[path = "../common/serve.rs"]
+mod service;

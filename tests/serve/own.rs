@@ -1,0 +1,37 @@
+//! Tokens in the agent's own right.
+
+use agentid::crypto::Typ;
+use serde_json::json;
+
+use crate::kit::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_gets_a_token_that_stands_until_it_is_gone() {
+    let t = Test::new("own").await;
+    let token = t.token(&[("scope", "tickets.read")]).await;
+    let verified = t.verified(&token, &t.aud(), Typ::Access).await;
+    let claims = &verified.claims;
+    assert_eq!(claims["sub"], json!(t.agent_id("a").await));
+    assert_eq!(claims["client_id"], claims["sub"]);
+    assert_eq!(claims["scope"], "tickets.read");
+    assert_eq!(claims["roles"], json!(["triager"]));
+    assert_eq!(claims["sub_profile"], "ai_agent");
+    assert!(!claims.contains_key("act"));
+    assert!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap() <= 600);
+    let entry = &claims["status"]["status_list"];
+    assert!(entry["uri"].as_str().unwrap().starts_with(&t.stage.town.issuer), "{entry}");
+
+    let told = t.introspect("asker", &token).await;
+    assert_eq!(told["active"], true, "{told}");
+    assert_eq!(told["scope"], "tickets.read");
+    assert_eq!(t.introspect("stranger", &token).await, json!({"active": false}));
+
+    let lines = t.audit();
+    let jti = claims["jti"].as_str().unwrap();
+    let line = lines.iter().find(|l| l.jti.as_deref() == Some(jti)).expect("an audit line");
+    assert_eq!(line.pod.as_deref(), Some("p"));
+    assert_eq!(line.grant.as_deref(), Some("tickets"));
+
+    t.delete_agent("a").await;
+    t.is_active(&token, false).await;
+}
