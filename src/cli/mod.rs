@@ -8,6 +8,7 @@ mod connection;
 pub mod crds;
 pub mod keys;
 pub mod operator;
+pub mod publish;
 mod text;
 pub mod token;
 pub mod why;
@@ -36,6 +37,8 @@ pub enum Command {
     Keys(keys::KeysArgs),
     /// Keep the credentials of every AgentIdentity
     Operator(operator::OperatorArgs),
+    /// Write the issuer's metadata and keys as files, for a bucket or a web server
+    Publish(publish::PublishArgs),
     /// Explain or verify a token
     Token(token::TokenArgs),
     /// Say what an agent holds, and why it holds no more
@@ -54,6 +57,9 @@ pub enum CliError {
     /// Of `agentid operator`.
     #[error(transparent)]
     Operator(#[from] operator::RunError),
+    /// Of `agentid publish`.
+    #[error(transparent)]
+    Publish(#[from] publish::PublishError),
     /// Of `agentid token`.
     #[error(transparent)]
     Token(#[from] token::TokenError),
@@ -72,6 +78,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Crds(command) => command.run().map_err(CliError::from),
         Command::Keys(command) => wait(command.run()),
         Command::Operator(command) => wait(command.run()),
+        Command::Publish(command) => wait(command.run()),
         Command::Token(command) => wait(command.run()),
         Command::Why(command) => wait(command.run()),
     };
