@@ -9,6 +9,7 @@ pub mod crds;
 pub mod keys;
 pub mod operator;
 pub mod process;
+pub mod publish;
 pub mod serve;
 mod text;
 pub mod token;
@@ -40,6 +41,8 @@ pub enum Command {
     Operator(operator::OperatorArgs),
     /// Serve tokens on demand, introspection, status lists and keys
     Serve(serve::ServeArgs),
+    /// Write the issuer's metadata and keys as files, for a bucket or a web server
+    Publish(publish::PublishArgs),
     /// Explain or verify a token
     Token(token::TokenArgs),
     /// Say what an agent holds, and why it holds no more
@@ -61,6 +64,9 @@ pub enum CliError {
     /// Of `agentid serve`.
     #[error(transparent)]
     Serve(#[from] serve::RunError),
+    /// Of `agentid publish`.
+    #[error(transparent)]
+    Publish(#[from] publish::PublishError),
     /// Of `agentid token`.
     #[error(transparent)]
     Token(#[from] token::TokenError),
@@ -80,6 +86,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Keys(command) => wait(command.run()),
         Command::Operator(command) => wait(command.run()),
         Command::Serve(command) => wait(command.run()),
+        Command::Publish(command) => wait(command.run()),
         Command::Token(command) => wait(command.run()),
         Command::Why(command) => wait(command.run()),
     };

@@ -193,7 +193,8 @@ async fn status_lists_are_handed_out_while_the_world_is_fresh() {
     for other in ["x", &name[1..], &ListId(2).to_string()] {
         assert_eq!(ask(other, None, none(), now).await.status(), 404, "{other}");
     }
-    let all = body(aggregation(&lists, &shared.read(), &config, &none(), now)).await;
+    let all = aggregation(&lists, &shared.read(), &config, &none(), now);
+    let all = body(all).await;
     assert_eq!(all, json!({"status_lists": [format!("{ISSUER}/statuslists/{name}")]}));
 
     let late = now + SignedDuration::from_secs(61);
