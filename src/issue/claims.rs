@@ -69,7 +69,7 @@ struct Act<'a> {
     sub: &'a str,
     sub_profile: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    act: Option<Box<Act<'a>>>,
+    act: Option<Box<Self>>,
 }
 
 impl<'a> Act<'a> {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::fault::Fault;
 use super::form::Form;
-use super::state::State;
+use super::state::{Ring, State};
 use super::{credentials, introspect, metadata, proxy, token};
 use crate::net::Source;
 use crate::net::listen::{Handler, Request, Response, text};
@@ -82,17 +82,20 @@ async fn published(state: &State, request: &Request, path: &str, now: Timestamp)
     if let Some(refused) = metadata::read_only(&request.method) {
         return refused;
     }
-    let keys = || state.ring().map_err(|fault| fault.response());
-    let answered = match path {
-        "/jwks" => keys().map(|ring| metadata::jwks(&ring.0, config, headers, now)),
-        "/spiffe/bundle" => keys().map(|ring| metadata::spiffe_bundle(&ring.0, config, headers, now)),
-        "/statuslists" => Ok(metadata::aggregation(&state.lists, &state.world.read(), config, headers, now)),
-        "/openapi.json" => Ok(metadata::openapi(headers)),
+    let keyed = |answer: &dyn Fn(&Ring) -> Response| match state.ring() {
+        Ok(ring) => answer(&ring),
+        Err(fault) => fault.response(),
+    };
+    match path {
+        "/jwks" => keyed(&|ring| metadata::jwks(&ring.0, config, headers, now)),
+        "/spiffe/bundle" => keyed(&|ring| metadata::spiffe_bundle(&ring.0, config, headers, now)),
+        "/statuslists" => metadata::aggregation(&state.lists, &state.world.read(), config, headers, now),
+        "/openapi.json" => metadata::openapi(headers),
         _ => {
             if let Some(name) = path.strip_prefix("/statuslists/") {
-                let ring = match keys() {
+                let ring = match state.ring() {
                     Ok(ring) => ring,
-                    Err(response) => return response,
+                    Err(fault) => return fault.response(),
                 };
                 return metadata::status_list(
                     &state.lists,
@@ -107,13 +110,12 @@ async fn published(state: &State, request: &Request, path: &str, now: Timestamp)
             }
             let world = state.world.read();
             if metadata::is_discovery_path(&config.issuer, &request.path) {
-                Ok(metadata::discovery(config, &world, headers))
+                metadata::discovery(config, &world, headers)
             } else if let Some(agent) = metadata::protected_agent(path) {
-                Ok(metadata::protected_resource(config, &world, &agent, headers))
+                metadata::protected_resource(config, &world, &agent, headers)
             } else {
-                Ok(text(StatusCode::NOT_FOUND, "nothing is served here; /openapi.json tells what is\n"))
+                text(StatusCode::NOT_FOUND, "nothing is served here; /openapi.json tells what is\n")
             }
         }
-    };
-    answered.unwrap_or_else(|refused| refused)
+    }
 }

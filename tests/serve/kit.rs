@@ -174,7 +174,6 @@ impl Test {
                 audiences: vec![audience.to_owned()],
                 bound_object_ref,
                 expiration_seconds: Some(3600),
-                ..TokenRequestSpec::default()
             },
             ..TokenRequest::default()
         };

@@ -55,7 +55,8 @@ fn ask(c: &Cluster, ask: &Ask<'_>) -> Result<(String, String), String> {
 fn the_oldest_grant_that_covers_what_is_asked_serves() {
     let c = cluster();
     let target = Some("https://res.example.com");
-    let rows: &[(Ask<'_>, Result<(&str, &str), &str>)] = &[
+    type Wanted = Result<(&'static str, &'static str), &'static str>;
+    let rows: &[(Ask<'_>, Wanted)] = &[
         (Ask { target, ..Ask::default() }, Ok(("g", "x.read"))),
         (Ask { target: Some("res"), ..Ask::default() }, Ok(("g", "x.read"))),
         (Ask::default(), Ok(("g", "x.read"))),

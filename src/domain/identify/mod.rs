@@ -123,7 +123,6 @@ pub fn agent_of_pod<'w>(
         .filter_map(|agent| Some((rank(agent, &line)?, agent)))
         .collect();
     let label = pod.agent.as_ref().map(|name| ClientId::Name(caller.account.sibling(name.clone())));
-    let asked = named.or(label.as_ref().filter(|_| named.is_none()));
     if let Some(asked) = named {
         candidates.retain(|(_, a)| asked.names(a));
     } else if let Some(label) = &label {
@@ -141,7 +140,7 @@ pub fn agent_of_pod<'w>(
              bound, the pod or a controller of it",
             pod.meta.key.name,
             caller.account,
-            if asked.is_some() { "not the agent that is named" } else { "no agent" },
+            if named.is_some() { "not the agent that is named" } else { "no agent" },
             caller.account.name
         ))),
         several => {
