@@ -156,7 +156,7 @@ async fn agents_that_are_refused() {
     let lifetime = ["spec.tokenLifetime", "from 10m to 24h", "such as 1h30m"];
     for (spec, wanted) in [
         ("blueprint: x".to_owned(), &["unknown field \"spec.blueprint\""][..]),
-        ("serviceAccountName: x".to_owned(), &["unknown field \"spec.serviceAccountName\""]),
+        ("serviceAccountName: Runner".to_owned(), &["spec.serviceAccountName", "lower-case letters"]),
         ("tokenLifetime: 0s".to_owned(), &lifetime),
         ("tokenLifetime: \"0\"".to_owned(), &lifetime),
         ("tokenLifetime: -1h".to_owned(), &lifetime),
@@ -298,7 +298,22 @@ async fn resources_that_are_refused() {
         ("https://h", "signingAlgorithm: none", &["spec.signingAlgorithm", "\"ES256\", \"RS256\""]),
         ("https://h", "signingAlgorithm: HS256", &["spec.signingAlgorithm", "\"ES256\", \"RS256\""]),
         ("https://h", "kubernetes: {}", &["unknown field \"spec.kubernetes\""]),
-        ("https://h", "introspectors: []", &["unknown field \"spec.introspectors\""]),
+        (
+            "https://h",
+            "introspectors: [{namespace: a}]",
+            &["spec.introspectors[0].serviceAccountName", "Required"],
+        ),
+        (
+            "https://h",
+            "introspectors: [{namespace: A, serviceAccountName: b}]",
+            &["spec.introspectors[0].namespace", "lower-case letters"],
+        ),
+        ("https://h", "agent: {namespace: a}", &["spec.agent.name", "Required"]),
+        (
+            "vault",
+            "tokenProfile: Identity, agent: {namespace: a, name: b}",
+            &["spec.agent", "tokenProfile: Access"],
+        ),
     ] {
         ns.expect_rejected(&resource(audience, more), wanted).await;
     }
@@ -326,7 +341,7 @@ async fn resources_that_are_refused() {
         ),
         ("roles: [{name: a}, {name: a}]".to_owned(), "spec.roles[1]", &["Duplicate value"]),
         (allow("roles: [\"a\\tb\"]"), "spec.allow[0].roles[0]", token),
-        (allow("modes: [Delegation]"), "spec.allow[0].modes[0]", &["\"Application\""]),
+        (allow("modes: [AgentUser]"), "spec.allow[0].modes[0]", &["\"Application\", \"Delegation\""]),
         (allow("modes: []"), "spec.allow[0].modes", &["at least 1"]),
         ("allow: [{roles: [a]}]".to_owned(), "spec.allow[0].namespaceSelector", &["Required"]),
         (selector("matchLabel: {a: b}"), "spec.allow[0].namespaceSelector.matchLabel", &["unknown field"]),
@@ -414,7 +429,10 @@ async fn grants_that_are_refused() {
         ("notBefore: \"2026-01-01T00:00:00Z\", expiresAt: \"2026-01-01T00:30:00+01:00\"", order),
         ("notBefore: never", &["spec.notBefore", "date-time"]),
         ("notBefore: \"0001-01-01T00:00:00Z\"", &["spec.notBefore", "from the year 2000"]),
-        ("delegation: {issuer: x}", &["unknown field \"spec.delegation\""]),
+        (
+            "delegation: {issuer: https://idp.example.com}",
+            &["spec", "exactly one form must be set", "delegation"],
+        ),
         ("agentUser: {}", &["unknown field \"spec.agentUser\""]),
     ] {
         ns.expect_rejected(&grant_with(more), wanted).await;
@@ -426,12 +444,32 @@ async fn grants_that_are_refused() {
     let many: Vec<_> = (0..10_000).map(|i| format!("role-{i}")).collect();
     let select = |agents: &str| format!("agents: {{{agents}}}, resource: r, application: {{}}");
     let rights = |rights: &str| format!("agents: {{names: [a]}}, resource: r, application: {{{rights}}}");
+    let delegate = |form: &str| format!("agents: {{names: [a]}}, resource: r, delegation: {{{form}}}");
     let one = &["spec.agents", "exactly one of names and selector"][..];
     let token = &["spec.application.roles[0]", "printable ASCII without space", "such as tickets.read"];
     for (spec, wanted) in [
         (
             "agents: {names: [a]}, resource: r".to_owned(),
             &["spec", "exactly one form must be set", "application"][..],
+        ),
+        (delegate("issuer: http://idp.example.com"), &["spec.delegation.issuer", "https URL"]),
+        (delegate("issuer: https://a@idp.example.com"), &["spec.delegation.issuer", "https URL"]),
+        (delegate("scopes: [a]"), &["spec.delegation.issuer", "Required"]),
+        (
+            delegate("issuer: https://idp.example.com, subjects: []"),
+            &["spec.delegation.subjects", "at least 1"],
+        ),
+        (
+            delegate("issuer: https://idp.example.com, scopes: [\"a b\"]"),
+            &["spec.delegation.scopes[0]", "tickets.read"],
+        ),
+        (
+            delegate("issuer: https://idp.example.com, roles: [a]"),
+            &["unknown field \"spec.delegation.roles\""],
+        ),
+        (
+            format!("{}, secretKey: x.jwt", delegate("issuer: https://idp.example.com")),
+            &["spec.secretKey", "got on demand"],
         ),
         (select(""), one),
         (select("names: [a], selector: {}"), one),

@@ -37,7 +37,7 @@ pub struct Configuration {
     #[serde(default = "default_max_stale")]
     pub max_stale: Seconds,
     /// The issuers whose users may let agents act for them; none when absent.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub user_issuers: Vec<UserIssuer>,
     /// How the token service is served.
     #[serde(default)]

@@ -53,10 +53,8 @@ pub struct UserIssuerSource {
 pub struct Serving {
     /// The names on the self-managed certificate, beside the issuer's host and
     /// `agentid.<operator's namespace>.svc`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dns_names: Vec<String>,
     /// The addresses on the self-managed certificate.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ip_addresses: Vec<IpAddr>,
     /// How long the self-managed certificates live.
     pub certificates: CertificateTimes,

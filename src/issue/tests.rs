@@ -118,6 +118,9 @@ fn an_access_token_says_what_its_profile_demands_and_no_more() {
         serde_json::json!({
             "iss": "https://agents.example.com", "sub": id, "client_id": id, "aud": "https://tickets.example.com",
             "iat": NOW, "exp": NOW + 3600, "scope": "tickets.read tickets.write", "roles": ["triager"],
+            "status": {"status_list": {
+                "idx": 3, "uri": "https://agents.example.com/statuslists/00000000000000000000000000000007",
+            }},
             "sub_profile": "ai_agent", "client_profile": "ai_agent",
             "agentid.dev": {"mode": "autonomous", "namespace": "support", "name": "triage",
                             "uid": "7f3d9a2e-0001-4abc-8def-0123456789ab"},

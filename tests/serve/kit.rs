@@ -29,7 +29,7 @@ pub struct Stage {
     pub town: Town,
     pub service: Service,
     pub idp: Idp,
-    pub operator: Operator,
+    _operator: Operator,
     _keep: tokio::runtime::Runtime,
 }
 
@@ -48,7 +48,7 @@ pub async fn stage() -> &'static Stage {
             forget(control_plane, &town.namespace).await;
             let operator = town.operator(control_plane).await;
             let service = town.serve(control_plane).await;
-            Stage { town, service, idp, operator, _keep: keep }
+            Stage { town, service, idp, _operator: operator, _keep: keep }
         })
         .await
 }

@@ -1,8 +1,12 @@
 //! The token service on a real API server, beside a real operator: tokens, checks, revocation, bad input.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bad_requests;
+mod bad_wire;
+mod checks;
 #[path = "../common/mod.rs"]
 mod common;
+mod delegation;
 mod kit;
 mod own;
 #[path = "../common/serve.rs"]
