@@ -11,10 +11,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/demo-lib.sh
 . scripts/demo-lib.sh
 
-readonly ISSUER=https://agents.example.com NAMESPACE=support
+readonly NAMESPACE=support
+# Where agentid serve will be, and an issuer of users' tokens for the demo.
+service_port=$(free_port)
+idp_port=$(free_port $((service_port + 1)))
+readonly ISSUER=https://127.0.0.1:$service_port IDP=https://127.0.0.1:$idp_port
 
 cat <<'STORY'
-agentid demo: from YAML to a verified credential
+agentid demo: from YAML to a verified credential, and tokens on demand
 
 Two agents of the namespace "support" get short-lived tokens for a service called "tickets".
 There is no node on this machine, so no container runs. The demo plays the kubelet where one is
@@ -45,8 +49,17 @@ issuer: $ISSUER
 trustDomain: agents.example.com
 # Seconds, so that a rotation can be watched. Left out: 720h and 24h.
 keys: {signFor: 10m, publishAhead: 3s}
+serving: {ipAddresses: [127.0.0.1]}
+statusLists: {ttl: 2s, lifetime: 1m}
+userIssuers:
+- issuer:
+    url: $IDP
+    allowedNetworks: [127.0.0.0/8]
+    certificateAuthority: |
+$(make_idp | sed 's/^/      /')
+  subjectPrefix: 'corp:'
 CONFIGURATION
-indent <"$state/configuration.yaml"
+grep -v -e CERTIFICATE -e '^ \{6\}' "$state/configuration.yaml" | indent
 start_operator
 await 60 "the operator is ready" operator_ready
 await 60 "the operator has signing keys" signing_key
@@ -107,12 +120,56 @@ await 30 "tickets.jwt is a token again" has_new_token errand tickets.jwt "$old_t
 tell "Healed $(since "$edited") s after the edit was sent."
 verify "tickets.jwt, healed" https://tickets.example.com "$(file errand tickets.jwt)"
 
+step "The token service: agentid serve, with a certificate that the operator made"
+start_service
+await 60 "the token service is ready" service_ready
+show "curl \$ISSUER/.well-known/openid-configuration"
+ask .well-known/openid-configuration | tr ',' '\n' | grep -E '"(issuer|token_endpoint|jwks_uri)"' | indent
+
+step "The pod buys a token with its own service-account token"
+show "curl \$ISSUER/token -d grant_type=client_credentials -d client_assertion=<the pod's token> -d resource=https://tickets.example.com"
+await 30 "the token service knows the pod" buys_token
+on_demand=$(buy_token | member access_token)
+"$agentid" token inspect <<<"$on_demand" | indent
+verify "the token on demand" https://tickets.example.com "$on_demand"
+
+step "A user hands over a live token: the agent acts in ann's name, and it shows"
+kubectl patch agentresource tickets --type=json \
+  -p '[{"op":"add","path":"/spec/allow/0/modes","value":["Application","Delegation"]}]' | indent
+kubectl -n "$NAMESPACE" apply -f - <<GRANT | indent
+apiVersion: agentid.dev/v1alpha1
+kind: AgentGrant
+metadata: {name: errand-for-ann}
+spec:
+  agents: {names: [errand]}
+  resource: tickets
+  delegation: {issuer: "$IDP", subjects: [ann], scopes: [tickets.read]}
+GRANT
+show "curl \$ISSUER/token -d grant_type=…:token-exchange -d subject_token=<ann's token for this agent> -d actor_token=<the pod's token>"
+await 30 "the exchange is known" exchanges
+delegated=$(exchange | member access_token)
+claims_of "$delegated" | tr ',' '\n' | grep -E '"(sub|act|scope|sub_profile)"' | indent
+claims_of "$delegated" | grep -q '"sub":"corp:ann"' || fail "the token is not in ann's name"
+
+step "The service asks whether a token stands: introspection, and the status list"
+kubectl -n "$NAMESPACE" create serviceaccount tickets-service | indent
+kubectl patch agentresource tickets --type=merge \
+  -p "{\"spec\":{\"introspectors\":[{\"namespace\":\"$NAMESPACE\",\"serviceAccountName\":\"tickets-service\"}]}}" | indent
+await 30 "the token is active" introspects true "$on_demand"
+await 30 "ann's too" introspects true "$delegated"
+tell "introspection: active"
+await 30 "its status bit is 0" status_bit 0 "$on_demand"
+tell "status list:   VALID"
+
 step "The service's owner takes the allowance back: the tokens are withdrawn"
 show "kubectl patch agentresource tickets --type=json -p '[{\"op\":\"remove\",\"path\":\"/spec/allow\"}]'"
 taken=$EPOCHREALTIME
 kubectl patch agentresource tickets --type=json -p '[{"op":"remove","path":"/spec/allow"}]' | indent
 await 30 "errand's tickets.jwt is gone" has_no_file errand tickets.jwt
 await 30 "triage's tickets.jwt is gone" has_no_file triage tickets.jwt
+await 30 "the tokens on demand are inactive" introspects false "$on_demand"
+await 30 "its status bit has turned" status_bit 1 "$on_demand"
+tell "The token on demand, too: introspection says inactive, its status bit has turned."
 tell "Withdrawn from both Secrets $(since "$taken") s after the command was given. The agents keep their identities:"
 await 10 "the agents say so" refused errand
 kubectl -n "$NAMESPACE" get agentidentities | indent
@@ -130,9 +187,11 @@ await 60 "Secret errand-agentid is gone" absent secret errand-agentid
 await 60 "AgentIdentity errand is gone" absent agentidentity errand
 tell "Both were gone $(since "$deleted") s after the command was given. What is left is triage's:"
 kubectl -n "$NAMESPACE" get agentidentities,secrets | indent
+if buys_token; then fail "the pod's token still buys tokens"; fi
+tell "Its service-account token buys nothing any more; ann's token in its hands: $(introspects false "$delegated" && echo inactive)"
 exists secret triage-agentid || fail "triage-agentid is gone too"
 
-step "The end: the operator gives its lease back, the control plane goes"
+step "The end: the service drains, the operator gives its lease back, the control plane goes"
 finish
 trap - EXIT
 

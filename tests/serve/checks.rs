@@ -218,7 +218,7 @@ async fn a_human_runs_an_agent_only_with_the_verb() {
     .await;
     let token = eventually("the verb is there", SOON, || async {
         let (status, body) = t.settled("/token", &form).await;
-        body["access_token"].as_str().map(str::to_owned).ok_or(format!("{status} {body}"))
+        body["access_token"].as_str().map(str::to_owned).ok_or_else(|| format!("{status} {body}"))
     })
     .await;
     let claims = t.verified(&token, &aud, Typ::Access).await.claims;

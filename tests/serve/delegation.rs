@@ -162,7 +162,7 @@ async fn an_agent_that_was_called_calls_on_and_both_must_stand() {
     let sa = t.sa_token().await;
     let call = eventually("a token for b", SOON, || async {
         let (status, body) = t.ask(&sa, &[("resource", &aud_b)]).await;
-        body["access_token"].as_str().map(str::to_owned).ok_or(format!("{status} {body}"))
+        body["access_token"].as_str().map(str::to_owned).ok_or_else(|| format!("{status} {body}"))
     })
     .await;
     let sa_b = t.sa_token_for("callee", Some("q"), &t.stage.town.issuer).await;
@@ -184,7 +184,7 @@ async fn an_agent_that_was_called_calls_on_and_both_must_stand() {
     };
     let chained = eventually("a chained token", SOON, || async {
         let (status, body) = on(&call).await;
-        body["access_token"].as_str().map(str::to_owned).ok_or(format!("{status} {body}"))
+        body["access_token"].as_str().map(str::to_owned).ok_or_else(|| format!("{status} {body}"))
     })
     .await;
     let claims = t.verified(&chained, &aud, Typ::Access).await.claims;
