@@ -2,7 +2,7 @@
 //!
 //! Invariant: a command writes what was asked for to standard output and everything else to standard error;
 //! its exit code is 0 if it did what was asked, 1 if not (one line `error: …` says why), 2 if it was called
-//! wrongly.
+//! wrongly; those that talk to the token service tell a refusal (3), no answer (4) and a missing credential (5) apart.
 
 mod connection;
 pub mod crds;
@@ -11,6 +11,8 @@ pub mod operator;
 pub mod process;
 pub mod publish;
 pub mod serve;
+pub mod server;
+pub mod sidecar;
 mod text;
 pub mod token;
 pub mod why;
@@ -43,7 +45,9 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Write the issuer's metadata and keys as files, for a bucket or a web server
     Publish(publish::PublishArgs),
-    /// Explain or verify a token
+    /// Keep an agent's credentials fresh in a directory, by the pod's own token
+    Sidecar(sidecar::SidecarArgs),
+    /// Get, explain or verify a token
     Token(token::TokenArgs),
     /// Say what an agent holds, and why it holds no more
     Why(why::WhyArgs),
@@ -67,6 +71,9 @@ pub enum CliError {
     /// Of `agentid publish`.
     #[error(transparent)]
     Publish(#[from] publish::PublishError),
+    /// Of `agentid sidecar`.
+    #[error(transparent)]
+    Sidecar(#[from] sidecar::SidecarError),
     /// Of `agentid token`.
     #[error(transparent)]
     Token(#[from] token::TokenError),
@@ -78,6 +85,17 @@ pub enum CliError {
     Runtime(std::io::Error),
 }
 
+impl CliError {
+    /// 1, but for the commands whose help names others.
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Sidecar(error) => error.exit_code(),
+            Self::Token(token::TokenError::Server(error)) => error.exit_code(),
+            _ => 1,
+        }
+    }
+}
+
 /// Runs the command and reports its error, if any.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
@@ -87,6 +105,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Operator(command) => wait(command.run()),
         Command::Serve(command) => wait(command.run()),
         Command::Publish(command) => wait(command.run()),
+        Command::Sidecar(command) => wait(command.run()),
         Command::Token(command) => wait(command.run()),
         Command::Why(command) => wait(command.run()),
     };
@@ -94,7 +113,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }

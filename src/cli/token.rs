@@ -5,6 +5,7 @@
 
 mod explain;
 mod fetch;
+mod get;
 mod input;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use thiserror::Error;
 
 use self::fetch::FetchError;
 use self::input::InputError;
+use super::server::ServerError;
 use super::why::Output;
 use crate::crypto::{JwkError, VerifyError, inspect};
 
@@ -33,6 +35,8 @@ pub struct TokenArgs {
 enum TokenCommand {
     /// Explain what a token says, claim by claim, and when it expires; verifies nothing
     Inspect(InspectArgs),
+    /// Get a token for a resource from the token service
+    Get(get::GetArgs),
     /// Verify a token against published keys, an issuer and an audience
     Verify(verify::VerifyArgs),
 }
@@ -59,6 +63,9 @@ pub enum TokenError {
     /// No token could be read.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// The token service gave none.
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// What was read is no token.
     #[error("not a token: {0}")]
     NotAToken(VerifyError),
@@ -89,6 +96,7 @@ impl TokenArgs {
     pub async fn run(self) -> Result<(), TokenError> {
         match self.command {
             TokenCommand::Inspect(args) => args.run(),
+            TokenCommand::Get(args) => args.run().await,
             TokenCommand::Verify(args) => args.run().await,
         }
     }

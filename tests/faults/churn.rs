@@ -94,7 +94,8 @@ async fn run(cp: &ControlPlane, setup: &Setup, operator: &mut Option<Operator>, 
     audit::count(cp, mark, |e| {
         e.is_in(&ns.name)
             && e.succeeded()
-            && e.user_agent.starts_with("agentid/")
+            // Whom the garbage collector reached first while no operator ran, it has deleted in our place.
+            && ["agentid/", "kube-controller-manager/"].iter().any(|who| e.user_agent.starts_with(who))
             && e.object_ref.as_ref().is_some_and(|o| matches!(&*o.resource, "secrets" | "agentidentities"))
     })
 }

@@ -4,6 +4,7 @@
 mod bad_requests;
 mod bad_wire;
 mod checks;
+mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 mod delegation;
