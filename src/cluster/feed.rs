@@ -114,7 +114,10 @@ struct Feeds<'a> {
 }
 
 impl Feeds<'_> {
-    fn feeder(&self, source: Source, spec: WatchSpec) -> Feeder {
+    fn feeder(&self, source: Source, mut spec: WatchSpec) -> Feeder {
+        // A quiet watch is heard of when it is asked for anew: well within the time for which it is believed.
+        let stale = self.world.read().config().max_stale.0;
+        spec.timeout_seconds = spec.timeout_seconds.min(stale * 2 / 5).max(1);
         Feeder {
             client: self.client.clone(),
             world: self.world.clone(),

@@ -10,6 +10,9 @@ mod common;
 mod keys;
 mod leader;
 mod restart;
+mod serve;
+#[path = "../common/serve.rs"]
+mod service;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,118 @@
+//! The token service while its neighbours are away: it issues without a leader and without an API server, until what it
+//! knows is older than `maxStale`; then it fails closed, and comes back by itself.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::common::{ControlPlane, Namespace, eventually};
+use crate::service::{Service, Town};
+use crate::turn;
+
+const SOON: Duration = Duration::from_secs(60);
+const OBJECTS: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: runner}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p, labels: {agentid.dev/agent: ''}}
+spec: {serviceAccountName: runner, containers: [{name: c, image: none}]}
+---
+apiVersion: agentid.dev/v1alpha1
+kind: AgentResource
+metadata: {name: $NS}
+spec: {audience: 'https://$NS.example.com', scopes: [{name: read}], allow: [{namespaceSelector: {}}]}
+---
+apiVersion: agentid.dev/v1alpha1
+kind: AgentIdentity
+metadata: {name: a}
+spec: {serviceAccountName: runner}
+---
+apiVersion: agentid.dev/v1alpha1
+kind: AgentGrant
+metadata: {name: g}
+spec: {agents: {names: [a]}, resource: $NS, application: {scopes: [read]}}
+";
+
+fn pods_token(cp: &ControlPlane, namespace: &str, issuer: &str) -> String {
+    let done = Command::new(&cp.kubectl)
+        .arg("--kubeconfig")
+        .arg(&cp.kubeconfig)
+        .args(["-n", namespace, "create", "token", "runner", "--audience", issuer])
+        .args(["--bound-object-kind", "Pod", "--bound-object-name", "p"])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
+const ASSERTION: (&str, &str) =
+    ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+
+async fn ask(service: &Service, token: &str) -> (u16, http::HeaderMap, Value) {
+    let form = [("grant_type", "client_credentials"), ASSERTION, ("client_assertion", token)];
+    service.post("/token", &form).await
+}
+
+async fn introspect(service: &Service, assertion: &str, token: &str) -> (u16, Value) {
+    let form = [ASSERTION, ("client_assertion", assertion), ("token", token)];
+    let (status, _, body) = service.post("/introspect", &form).await;
+    (status, body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_goes_on_alone_until_it_knows_too_little() {
+    let turn = turn().await;
+    let cp = &turn.control_plane;
+    let town = Town::new("agentid-alone", "maxStale: 10s\n");
+    let operator = town.operator(cp).await;
+    let service = town.serve(cp).await;
+    let ns = Namespace::for_pods(cp, "alone").await;
+    ns.apply(OBJECTS).await;
+    let sa = pods_token(cp, &ns.name, &town.issuer);
+    let token = eventually("a token", SOON, || async {
+        let (status, _, body) = ask(&service, &sa).await;
+        body["access_token"].as_str().map(str::to_owned).ok_or_else(|| format!("{status} {body}"))
+    })
+    .await;
+    let (status, body) = introspect(&service, &sa, &token).await;
+    assert_eq!((status, &body["active"]), (200, &Value::Bool(true)), "{body}");
+    let claims = agentid::crypto::inspect(&token).unwrap().claims;
+    let list = claims["status"]["status_list"]["uri"].as_str().unwrap();
+    let list = list.strip_prefix(&town.issuer).unwrap().to_owned();
+    service.get(&list).await.unwrap();
+
+    // No leader: nothing changes.
+    assert_eq!(operator.stop().code(), Some(0));
+    assert_eq!(ask(&service, &sa).await.0, 200);
+
+    // No API server: at first nothing changes either.
+    tokio::task::block_in_place(|| cp.kill_apiserver());
+    let (status, _, body) = ask(&service, &sa).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(introspect(&service, &sa, &token).await.0, 200);
+    eventually("it fails closed", SOON, || async {
+        let (status, headers, body) = ask(&service, &sa).await;
+        if status == 503 && headers.contains_key("retry-after") {
+            Ok(())
+        } else {
+            Err(format!("{status} {body}"))
+        }
+    })
+    .await;
+    assert_eq!(introspect(&service, &sa, &token).await.0, 503, "an old truth is none");
+    assert!(service.get(&list).await.unwrap_err().contains("503"));
+    // The keys are no secret and no truth about agents.
+    service.get("/jwks").await.unwrap();
+
+    tokio::task::block_in_place(|| cp.start_apiserver());
+    eventually("it comes back by itself", SOON, || async {
+        let (status, _, body) = ask(&service, &sa).await;
+        if status == 200 { Ok(()) } else { Err(format!("{status} {body}")) }
+    })
+    .await;
+    assert_eq!(service.stop().code(), Some(0));
+}
