@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # The programs first, where progress is seen: the first time this takes minutes.
 [ -n "${AGENTID_TEST_CONTEXT:-}" ] || tests/control-plane/get.sh >/dev/null
 tests/verifiers/setup.sh >/dev/null
+tests/interop/setup.sh >/dev/null
 
 status=0
 cargo test --locked "$@" || status=$?
