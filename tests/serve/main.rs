@@ -1,8 +1,11 @@
 //! The token service on a real API server, beside a real operator: tokens, checks, revocation, bad input.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod chain;
 #[path = "../common/mod.rs"]
 mod common;
+mod delegation;
+mod identity;
 mod kit;
 mod own;
 #[path = "../common/serve.rs"]
