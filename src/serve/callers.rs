@@ -138,10 +138,20 @@ impl<C: Cluster> Callers<C> {
     /// # Errors
     /// [`CallerError`]: `Rejected`; `Untrusted` for another issuer's; `Unavailable` if it can't be found out now.
     pub async fn verify(&self, token: &str, now: Timestamp) -> Result<ServiceAccountToken, CallerError> {
-        let claimed = self.claimed(token, now)?;
+        self.of_cluster(token, None)?;
+        let of_known = self.of_cluster(token, self.keys.last().as_deref());
+        let claimed = match (self.claimed(token, now), &of_known) {
+            (Ok(claimed), _) => claimed,
+            (Err(_), Err(foreign)) => return Err(foreign.clone()),
+            (Err(e), Ok(())) => return Err(e),
+        };
+        // Even for another issuer than the one known: the cluster may have changed its own.
         let keys = match self.keys.get().await {
             Ok(keys) => keys,
-            Err(none) => return self.review(token, claimed, none).await,
+            Err(none) => {
+                of_known?;
+                return self.review(token, claimed, none).await;
+            }
         };
         self.of_cluster(token, Some(&keys))?;
         match self.signed(token, &keys, now) {
@@ -158,7 +168,6 @@ impl<C: Cluster> Callers<C> {
     /// Everything that can be seen without a key.
     fn claimed(&self, token: &str, now: Timestamp) -> Result<ServiceAccountToken, CallerError> {
         let untrusted = peek(token).map_err(|e| CallerError::from(&e))?;
-        self.of_cluster(token, self.keys.last().as_deref())?;
         form(token, TYP)?;
         account::read(&untrusted.claims, &self.audience, now)
     }

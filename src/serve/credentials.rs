@@ -93,10 +93,14 @@ async fn serve(
 
 /// The lifetimes of tokens on demand: all renew by the shortest.
 fn bounded(state: &State, mut issue: Issue) -> Issue {
-    let limit = state.config.limits.on_demand_token_lifetime.0;
+    let limits = &state.config.limits;
     for token in &mut issue.tokens {
-        token.entitlement.lifetime = token.entitlement.lifetime.min(limit);
+        let limit = match token.entitlement.profile {
+            TokenProfile::Access => limits.on_demand_token_lifetime,
+            TokenProfile::Identity => limits.identity_token_lifetime,
+        };
+        token.entitlement.lifetime = token.entitlement.lifetime.min(limit.0);
+        issue.lifetime = issue.lifetime.min(token.entitlement.lifetime);
     }
-    issue.lifetime = issue.lifetime.min(limit);
     issue
 }

@@ -163,6 +163,11 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
         ca: RwLock::default(),
         config,
     });
+    {
+        // So that the first caller needn't wait for the cluster's keys.
+        let state = state.clone();
+        tokio::spawn(async move { state.callers.prepare().await });
+    }
     tokio::spawn(admin::serve(admin, Arc::new(Tells(state.clone())), stop.clone()));
     {
         let (state, stop) = (state.clone(), stop.clone());

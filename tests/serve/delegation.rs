@@ -1,204 +1,155 @@
-//! Tokens in a user's name, and in the name of an agent that called.
+//! Tokens in a user's name: only with the user's live token for this agent, and never more than it says.
 
 use agentid::crypto::Typ;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::common::eventually;
 use crate::kit::*;
-
-/// The grant by which agent `a` acts for ann.
-fn delegation(t: &Test, more: &str) -> String {
-    format!(
-        "apiVersion: agentid.dev/v1alpha1\nkind: AgentGrant\nmetadata: {{name: for-ann}}\nspec:\n  agents: {{names: [a]}}\n  \
-         resource: $NS\n  delegation: {{issuer: '{}', subjects: [ann], scopes: [tickets.read, tickets.write]}}\n{more}",
-        t.stage.idp.issuer
-    )
-}
-
-/// Exchanges a user's token with pod `p` as the actor.
-async fn exchange(t: &Test, user: &str, more: &[(&str, &str)]) -> (u16, Value) {
-    let (sa, aud) = (t.sa_token().await, t.aud());
-    let mut form = vec![
-        ("grant_type", EXCHANGE),
-        ("subject_token", user),
-        ("subject_token_type", ACCESS),
-        ("actor_token", sa.as_str()),
-        ("actor_token_type", JWT),
-        ("resource", aud.as_str()),
-    ];
-    form.extend(more);
-    t.settled("/token", &form).await
-}
+use crate::service::Idp;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_users_live_token_gives_what_it_and_the_grant_give() {
-    let t = Test::new("delegated").await;
-    t.apply(&delegation(&t, "")).await;
-    let me = t.agent_id("a").await;
-    let more = json!({"scope": "tickets.read other", "auth_time": 7, "acr": "high", "amr": ["otp"]});
-    let user = t.stage.idp.token("ann", &me, 120, more);
-    let token = eventually("a delegated token", SOON, || async {
-        let (status, body) = exchange(&t, &user, &[]).await;
-        if status != 200 {
-            return Err(format!("{status} {body}"));
-        }
-        assert_eq!(body["issued_token_type"], ACCESS);
-        assert_eq!(body["token_type"], "Bearer");
-        assert!(body["expires_in"].as_i64().unwrap() <= 120, "{body}");
-        Ok(body["access_token"].as_str().unwrap().to_owned())
-    })
-    .await;
-    let verified = t.verified(&token, &t.aud(), Typ::Access).await;
-    let claims = &verified.claims;
-    assert_eq!(claims["sub"], "corp:ann");
-    assert_eq!(claims["sub_id"], json!({"format": "iss_sub", "iss": t.stage.idp.issuer, "sub": "ann"}));
-    assert_eq!(claims["act"], json!({"iss": t.stage.town.issuer, "sub": me, "sub_profile": "ai_agent"}));
-    assert_eq!((&claims["client_id"], &claims["scope"]), (&json!(me), &json!("tickets.read")));
-    assert_eq!((&claims["sub_profile"], &claims["client_profile"]), (&json!("user"), &json!("ai_agent")));
+async fn a_delegated_token_names_user_and_actor_and_says_no_more_than_both_may() {
+    let t = Test::new("user").await;
+    t.delegate_ann().await;
+    let id = t.agent_id("a").await;
+    let more = json!({
+        "scope": "tickets.read mail.read", "auth_time": 1_700_000_000, "acr": "urn:mfa", "amr": ["otp", "pwd"],
+    });
+    let user = t.stage.idp.token("ann", &id, 120, more);
+    let token = t.delegated(&user, &[]).await;
+    let c = t.verified(&token, &t.aud(), Typ::Access).await.claims;
+    assert_eq!(c["sub"], "corp:ann");
+    assert_eq!(c["sub_id"], json!({"format": "iss_sub", "iss": t.stage.idp.issuer, "sub": "ann"}));
+    assert_eq!(c["act"], json!({"iss": t.stage.town.issuer, "sub": id, "sub_profile": "ai_agent"}));
+    assert_eq!(c["client_id"], json!(id));
+    assert_eq!(c["sub_profile"], "user");
+    assert_eq!(c["scope"], "tickets.read");
+    assert!(!c.contains_key("roles"), "{c:?}");
+    assert_eq!(c["agentid.dev"]["mode"], "delegated");
     assert_eq!(
-        (&claims["auth_time"], &claims["acr"], &claims["amr"]),
-        (&json!(7), &json!("high"), &json!(["otp"]))
+        (&c["auth_time"], &c["acr"], &c["amr"]),
+        (&json!(1_700_000_000), &json!("urn:mfa"), &json!(["otp", "pwd"]))
     );
-    assert!(!claims.contains_key("roles"));
-    let line = t.audit().into_iter().find(|l| l.jti.as_deref() == claims["jti"].as_str()).unwrap();
-    assert_eq!((line.on_behalf_of.as_deref(), line.mode.as_deref()), (Some("corp:ann"), Some("delegated")));
-    let told = t.introspect("asker", &token).await;
-    assert_eq!((&told["active"], &told["act"]["sub"]), (&json!(true), &json!(me)));
-
-    // By may_act, in a token that is for us.
-    let by_name = t.stage.idp.token(
-        "ann",
-        &t.stage.town.issuer,
-        60,
-        json!({"scope": "tickets.read", "may_act": {"sub": me}}),
-    );
-    assert_eq!(exchange(&t, &by_name, &[]).await.0, 200);
-
-    t.delete_grant("for-ann").await;
-    t.is_active(&token, false).await;
+    assert!(c["exp"].as_i64() <= claims(&user)["exp"].as_i64(), "it outlives the user's");
+    let lines = t.audit();
+    let line = lines.iter().find(|l| l.jti.as_deref() == c["jti"].as_str()).expect("an audit line");
+    assert_eq!(line.on_behalf_of.as_deref(), Some("corp:ann"));
+    assert_eq!(line.grant.as_deref(), Some("for-ann"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_elses_token_does() {
-    let t = Test::new("undelegated").await;
-    t.apply(&delegation(&t, "")).await;
-    let me = t.agent_id("a").await;
-    let scope = || json!({"scope": "tickets.read"});
-    let idp = &t.stage.idp;
-    // Until grant and pod are known.
-    let good = idp.token("ann", &me, 600, scope());
-    eventually("the delegation is known", SOON, || async {
-        let answer = exchange(&t, &good, &[]).await;
-        if answer.0 == 200 { Ok(()) } else { Err(answer) }
-    })
-    .await;
-    let other = me.replace(&me[me.len() - 4..], "0000");
-    let mut unsigned = good.rsplit_once('.').unwrap().0.to_owned();
-    unsigned.push_str(".AAAA");
-    for (what, token, more, code) in [
-        ("another user", idp.token("bob", &me, 600, scope()), vec![], "invalid_request"),
-        ("another agent's", idp.token("ann", &other, 600, scope()), vec![], "invalid_request"),
-        (
-            "for us, without may_act",
-            idp.token("ann", &t.stage.town.issuer, 600, scope()),
-            vec![],
-            "invalid_request",
-        ),
-        (
-            "may_act of another",
-            idp.token("ann", &t.stage.town.issuer, 600, json!({"may_act": {"sub": other}})),
-            vec![],
-            "invalid_request",
-        ),
-        ("expired", idp.token("ann", &me, -1, scope()), vec![], "invalid_request"),
-        ("unsigned", unsigned, vec![], "invalid_request"),
-        ("no scope at all", idp.token("ann", &me, 600, json!({})), vec![], "invalid_scope"),
-        (
-            "a scope beyond the user's",
-            idp.token("ann", &me, 600, scope()),
-            vec![("scope", "tickets.write")],
-            "invalid_scope",
-        ),
-        (
-            "a scope beyond the grant",
-            idp.token("ann", &me, 600, scope()),
-            vec![("scope", "x")],
-            "invalid_scope",
-        ),
-        (
-            "nowhere",
-            idp.token("ann", &me, 600, scope()),
-            vec![("audience", "https://nowhere.example.com")],
-            "invalid_target",
-        ),
-    ] {
-        let (status, body) = exchange(&t, &token, &more).await;
-        assert_eq!((status, body["error"].as_str()), (400, Some(code)), "{what}: {body}");
+async fn scopes_are_those_asked_for_of_the_grants_and_the_users() {
+    let t = Test::new("user-scope").await;
+    t.delegate_ann().await;
+    let id = t.agent_id("a").await;
+    let token = t.delegated(&t.ann(&id), &[("scope", "tickets.write")]).await;
+    assert_eq!(claims(&token)["scope"], "tickets.write");
+    let reader = t.stage.idp.token("ann", &id, 300, json!({"scope": "tickets.read"}));
+    refused(&t.exchange(&reader, &[("scope", "tickets.write")]).await, 400, "invalid_scope");
+    refused(&t.exchange(&t.ann(&id), &[("scope", "mail.read")]).await, 400, "invalid_scope");
+    let none = t.stage.idp.token("ann", &id, 300, json!({}));
+    refused(&t.exchange(&none, &[]).await, 400, "invalid_scope");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn may_act_in_a_token_for_us_names_the_agent() {
+    let t = Test::new("may-act").await;
+    t.delegate_ann().await;
+    let id = t.agent_id("a").await;
+    let ours = t.stage.town.issuer.clone();
+    let may = |aud: &str, may_act: serde_json::Value| {
+        t.stage.idp.token("ann", aud, 300, json!({"scope": "tickets.read", "may_act": may_act}))
+    };
+    let token = t.delegated(&may(&ours, json!({"sub": id})), &[]).await;
+    assert_eq!(claims(&token)["sub"], "corp:ann");
+    let (status, body) = t.exchange(&may(&ours, json!({"iss": ours, "sub": id})), &[]).await;
+    assert_eq!(status, 200, "{body}");
+    let refusals = [
+        may(&ours, json!({"sub": format!("{id}0")})),
+        may(&ours, json!({"iss": "https://elsewhere.example.com", "sub": id})),
+        may("https://elsewhere.example.com", json!({"sub": id})),
+        t.stage.idp.token("ann", &ours, 300, json!({"scope": "tickets.read"})),
+    ];
+    for user in &refusals {
+        refused(&t.exchange(user, &[]).await, 400, "invalid_request");
     }
 }
 
-/// Agent `b`, which takes calls, and its pod `q`.
-async fn callee(t: &Test, subjects: &str, issuer: &str) {
-    t.account("callee").await;
-    t.pod("q", "callee").await;
-    t.apply(&format!(
-        "apiVersion: agentid.dev/v1alpha1\nkind: AgentIdentity\nmetadata: {{name: b}}\nspec: {{serviceAccountName: callee}}\n---\n\
-         apiVersion: agentid.dev/v1alpha1\nkind: AgentResource\nmetadata: {{name: $NS-b}}\nspec:\n  audience: https://$NS.b.example.com\n  \
-         scopes: [{{name: tickets.read}}]\n  agent: {{namespace: $NS, name: b}}\n  allow: [{{namespaceSelector: {{}}, modes: [Application, Delegation]}}]\n---\n\
-         apiVersion: agentid.dev/v1alpha1\nkind: AgentGrant\nmetadata: {{name: call-b}}\nspec: {{agents: {{names: [a]}}, resource: $NS-b, application: {{scopes: [tickets.read]}}}}\n---\n\
-         apiVersion: agentid.dev/v1alpha1\nkind: AgentGrant\nmetadata: {{name: b-calls-on}}\nspec: {{agents: {{names: [b]}}, resource: $NS, delegation: {{issuer: '{issuer}', subjects: [{subjects}], scopes: [tickets.read, tickets.write]}}}}\n"
-    ))
-    .await;
-    t.ready("b").await;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_token_that_is_not_for_this_grant_agent_and_moment_is_refused() {
+    let t = Test::new("user-refused").await;
+    t.delegate_ann().await;
+    let id = t.agent_id("a").await;
+    t.delegated(&t.ann(&id), &[]).await;
+    let scope = json!({"scope": "tickets.read"});
+
+    let bob = t.stage.idp.token("bob", &id, 300, scope.clone());
+    let answer = t.exchange(&bob, &[]).await;
+    refused(&answer, 400, "invalid_request");
+    assert!(answer.1["error_description"].as_str().unwrap().contains("SubjectNotAllowed"), "{}", answer.1);
+
+    let another = "spiffe://agents.example.com/agent/00000000-0000-4000-8000-000000000000";
+    refused(&t.exchange(&t.ann(another), &[]).await, 400, "invalid_request");
+
+    let expired = t.stage.idp.token("ann", &id, -1, scope.clone());
+    refused(&t.exchange(&expired, &[]).await, 400, "invalid_request");
+
+    let stranger = Idp::start().await;
+    let untrusted = stranger.token("ann", &id, 300, scope.clone());
+    refused(&t.exchange(&untrusted, &[]).await, 400, "invalid_request");
+
+    // Another's signature under the trusted issuer's name.
+    let mut forged = scope;
+    forged["iss"] = json!(t.stage.idp.issuer);
+    refused(&t.exchange(&stranger.token("ann", &id, 300, forged), &[]).await, 400, "invalid_request");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_was_called_calls_on_and_both_must_stand() {
-    let t = Test::new("chain").await;
-    let a = t.agent_id("a").await;
-    callee(&t, &format!("'{a}'"), &t.stage.town.issuer).await;
-    let b = t.agent_id("b").await;
-    let aud_b = t.fill("https://$NS.b.example.com");
-    let sa = t.sa_token().await;
-    let call = eventually("a token for b", SOON, || async {
-        let (status, body) = t.ask(&sa, &[("resource", &aud_b)]).await;
-        body["access_token"].as_str().map(str::to_owned).ok_or_else(|| format!("{status} {body}"))
-    })
-    .await;
-    let sa_b = t.sa_token_for("callee", Some("q"), &t.stage.town.issuer).await;
-    let aud = t.aud();
-    let on = |subject: &str| {
-        let form = [
-            ("grant_type", EXCHANGE.to_owned()),
-            ("subject_token", subject.to_owned()),
-            ("subject_token_type", ACCESS.to_owned()),
-            ("client_assertion_type", JWT_BEARER_ASSERTION.to_owned()),
-            ("client_assertion", sa_b.clone()),
-            ("resource", aud.clone()),
-        ];
-        let t = &t;
-        async move {
-            let form: Vec<_> = form.iter().map(|(n, v)| (*n, v.as_str())).collect();
-            t.settled("/token", &form).await
-        }
-    };
-    let chained = eventually("a chained token", SOON, || async {
-        let (status, body) = on(&call).await;
-        body["access_token"].as_str().map(str::to_owned).ok_or_else(|| format!("{status} {body}"))
-    })
-    .await;
-    let claims = t.verified(&chained, &aud, Typ::Access).await.claims;
-    assert_eq!((&claims["sub"], &claims["client_id"]), (&json!(a), &json!(b)));
-    assert_eq!(claims["act"], json!({"iss": t.stage.town.issuer, "sub": b, "sub_profile": "ai_agent"}));
-    assert_eq!(claims["scope"], "tickets.read", "never wider than what b was called with");
-    assert!(claims["exp"].as_i64() <= crate::kit::claims(&call)["exp"].as_i64());
+async fn without_a_delegation_grant_there_is_no_target() {
+    let t = Test::new("no-delegation").await;
+    t.token(&[]).await;
+    let id = t.agent_id("a").await;
+    refused(&t.exchange(&t.ann(&id), &[]).await, 400, "invalid_target");
+}
 
-    // A token for another resource is nobody's to pass on, and b passes on nothing as pod p.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_actor_token_serves_in_place_of_a_client_assertion() {
+    let t = Test::new("actor").await;
+    t.delegate_ann().await;
+    let id = t.agent_id("a").await;
+    let user = t.ann(&id);
+    t.delegated(&user, &[]).await;
+    let (own, aud) = (t.sa_token().await, t.aud());
+    let base = [
+        ("grant_type", EXCHANGE),
+        ("subject_token", user.as_str()),
+        ("subject_token_type", ACCESS),
+        ("resource", aud.as_str()),
+    ];
+    let actor = [&base[..], &[("actor_token", own.as_str()), ("actor_token_type", JWT)]].concat();
+    let (status, body) = t.settled("/token", &actor).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["issued_token_type"], ACCESS);
+    assert_eq!(body["token_type"], "Bearer");
+    assert_eq!(claims(body["access_token"].as_str().unwrap())["act"]["sub"], json!(id));
+
+    let assertion = [("client_assertion", own.as_str()), ("client_assertion_type", JWT_BEARER_ASSERTION)];
+    refused(&t.settled("/token", &[&actor[..], &assertion].concat()).await, 400, "invalid_request");
+    refused(&t.settled("/token", &base).await, 401, "invalid_client");
+    let bad = [&base[..], &[("actor_token", user.as_str()), ("actor_token_type", JWT)]].concat();
+    refused(&t.settled("/token", &bad).await, 400, "invalid_request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delegated_token_is_active_until_its_grant_is_gone() {
+    let t = Test::new("user-active").await;
+    t.delegate_ann().await;
+    let id = t.agent_id("a").await;
+    let token = t.delegated(&t.ann(&id), &[]).await;
+    let told = t.introspect("asker", &token).await;
+    assert_eq!((&told["active"], &told["sub"]), (&json!(true), &json!("corp:ann")), "{told}");
+    assert_eq!(told["act"]["sub"], json!(id));
     let own = t.token(&[]).await;
-    let (status, body) = on(&own).await;
-    assert_eq!((status, body["error"].as_str()), (400, Some("invalid_request")), "{body}");
-
-    t.is_active(&chained, true).await;
-    t.suspend("a", true).await;
-    t.is_active(&chained, false).await;
+    t.delete_grant("for-ann").await;
+    t.is_active(&token, false).await;
+    assert_eq!(t.introspect("asker", &own).await["active"], true);
 }

@@ -240,6 +240,73 @@ impl Test {
         .await
     }
 
+    /// A delegation grant of an agent on a resource.
+    pub async fn delegate(&self, name: &str, agent: &str, resource: &str, issuer: &str, subject: &str) {
+        self.apply(&format!(
+            "{{apiVersion: agentid.dev/v1alpha1, kind: AgentGrant, metadata: {{name: {name}}}, spec: {{agents: {{names: \
+             [{agent}]}}, resource: {resource}, delegation: {{issuer: '{issuer}', subjects: ['{subject}'], scopes: \
+             [tickets.read, tickets.write]}}}}}}"
+        ))
+        .await;
+    }
+
+    /// Agent `a` may act for ann at the resource.
+    pub async fn delegate_ann(&self) {
+        self.delegate("for-ann", "a", "$NS", &self.stage.idp.issuer, "ann").await;
+    }
+
+    /// A token of ann's for an agent, for five minutes and both scopes.
+    pub fn ann(&self, agent_id: &str) -> String {
+        self.stage.idp.token("ann", agent_id, 300, json!({"scope": "tickets.read tickets.write"}))
+    }
+
+    /// Exchanges a token as the agent of pod `p` or another pod.
+    pub async fn exchange_as(
+        &self,
+        (account, pod): (&str, &str),
+        subject: &str,
+        more: &[(&str, &str)],
+    ) -> (u16, Value) {
+        let own = self.sa_token_for(account, Some(pod), &self.stage.town.issuer).await;
+        let mut form = vec![
+            ("grant_type", EXCHANGE),
+            ("subject_token", subject),
+            ("subject_token_type", ACCESS),
+            ("client_assertion_type", JWT_BEARER_ASSERTION),
+            ("client_assertion", own.as_str()),
+        ];
+        form.extend(more);
+        self.settled("/token", &form).await
+    }
+
+    /// Exchanges as agent `a` for its resource.
+    pub async fn exchange(&self, subject: &str, more: &[(&str, &str)]) -> (u16, Value) {
+        let aud = self.aud();
+        let mut form = vec![("resource", aud.as_str())];
+        form.extend(more);
+        self.exchange_as(("runner", "p"), subject, &form).await
+    }
+
+    /// A delegated token of an agent; waits until pod and grants are known.
+    pub async fn delegated_as(&self, who: (&str, &str), subject: &str, more: &[(&str, &str)]) -> String {
+        eventually("a delegated token", SOON, || async {
+            let (status, body) = self.exchange_as(who, subject, more).await;
+            match body["access_token"].as_str() {
+                Some(token) if status == 200 => Ok(token.to_owned()),
+                _ => Err(format!("{status} {body}")),
+            }
+        })
+        .await
+    }
+
+    /// A delegated token of agent `a` for its resource.
+    pub async fn delegated(&self, subject: &str, more: &[(&str, &str)]) -> String {
+        let aud = self.aud();
+        let mut form = vec![("resource", aud.as_str())];
+        form.extend(more);
+        self.delegated_as(("runner", "p"), subject, &form).await
+    }
+
     pub async fn verified(&self, token: &str, audience: &str, typ: Typ) -> Verified {
         let keys = self.service().keys().await;
         let now = jiff::Timestamp::now().as_second();
@@ -311,4 +378,11 @@ impl Test {
 /// A token's claims, unverified.
 pub fn claims(token: &str) -> BTreeMap<String, Value> {
     inspect(token).unwrap().claims.into_iter().collect()
+}
+
+/// Holds an answer to be this refusal.
+#[track_caller]
+pub fn refused((status, body): &(u16, Value), wanted: u16, error: &str) {
+    assert_eq!((*status, body["error"].as_str()), (wanted, Some(error)), "{body}");
+    assert!(body["error_description"].as_str().is_some_and(|d| !d.is_empty()), "{body}");
 }

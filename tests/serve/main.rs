@@ -3,11 +3,13 @@
 
 mod bad_requests;
 mod bad_wire;
+mod chain;
 mod checks;
 mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 mod delegation;
+mod identity;
 mod kit;
 mod own;
 #[path = "../common/serve.rs"]

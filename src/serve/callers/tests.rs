@@ -315,3 +315,46 @@ async fn whose_a_token_claims_to_be() {
     let liar = bed.token(&but("/iss", json!("https://idp.example.com")));
     assert!(!bed.callers.looks_like_cluster_token(&liar), "once the issuer is known");
 }
+
+/// A cluster that names another issuer by and by.
+struct Renamed {
+    issuer: Mutex<&'static str>,
+    keys: ForeignKeys,
+    reads: AtomicUsize,
+}
+
+impl Cluster for Arc<Renamed> {
+    async fn keys(&self) -> Result<ClusterKeys, CallError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        Ok(ClusterKeys { issuer: (*self.issuer.lock().unwrap()).into(), keys: self.keys.clone() })
+    }
+
+    async fn review(&self, _: &str, _: &str) -> Result<Option<Reviewed>, CallError> {
+        Ok(None)
+    }
+}
+
+#[tokio::test]
+async fn a_new_issuer_of_the_cluster_is_learnt() {
+    let (key, clock) = (new_key(), Clock::default());
+    let cluster =
+        Arc::new(Renamed { issuer: Mutex::new(CLUSTER), keys: set(&[&key]), reads: AtomicUsize::new(0) });
+    let callers = Callers::with_clock(cluster.clone(), US, clock.clone());
+    assert!(callers.prepare().await);
+    *cluster.issuer.lock().unwrap() = "https://new.example.com";
+    let token = key.sign("JWT", &but("/iss", json!("https://new.example.com"))).unwrap();
+    let verify = || callers.verify(&token, Timestamp::from_second(NOW).unwrap());
+    for _ in 0..20 {
+        assert_eq!(verify().await.unwrap_err().reason(), Reason::IssuerNotTrusted);
+    }
+    assert_eq!(cluster.reads.load(Ordering::SeqCst), 1, "a foreign issuer is no cause to ask");
+    clock.advance(FRESH);
+    for _ in 0..1000 {
+        if verify().await.is_ok() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    verify().await.unwrap();
+    assert_eq!(cluster.reads.load(Ordering::SeqCst), 2);
+}
