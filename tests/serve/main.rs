@@ -1,6 +1,10 @@
 //! The token service on a real API server, beside a real operator: tokens, checks, revocation, bad input.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bad_form;
+mod bad_kit;
+mod bad_tokens;
+mod bad_wire;
 #[path = "../common/mod.rs"]
 mod common;
 mod kit;
