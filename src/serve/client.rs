@@ -73,12 +73,18 @@ pub(super) fn assertion<'a>(
     request: &'a Request,
     header_too: bool,
 ) -> Result<Option<&'a str>, Fault> {
-    let mut found = Vec::new();
-    if let Some(value) = request.headers.get(header::AUTHORIZATION) {
+    let mut found = None;
+    let mut sent = request.headers.get_all(header::AUTHORIZATION).iter();
+    let (by_header, again) = (sent.next(), sent.next());
+    let also = ["client_assertion", "client_secret"].iter().any(|name| form.get(name).is_some());
+    if again.is_some() || (by_header.is_some() && also) {
+        return Err(Fault::request("two ways to authenticate in one request"));
+    }
+    if let Some(value) = by_header {
         let text = value.to_str().unwrap_or_default();
         let bearer = text.get(..7).filter(|s| s.eq_ignore_ascii_case("bearer ")).and_then(|_| text.get(7..));
         match bearer {
-            Some(token) if header_too => found.push(token.trim()),
+            Some(token) if header_too => found = Some(token.trim()),
             _ => {
                 let fault = Fault::client(
                     Reason::CredentialRejected,
@@ -92,7 +98,7 @@ pub(super) fn assertion<'a>(
         return Err(Fault::request("client_secret is not taken; use client_assertion"));
     }
     match (form.get("client_assertion"), form.get("client_assertion_type")) {
-        (Some(token), Some(JWT_BEARER_ASSERTION)) => found.push(token),
+        (Some(token), Some(JWT_BEARER_ASSERTION)) => found = Some(token),
         (Some(_), Some(_)) => {
             return Err(Fault::client(
                 Reason::CredentialRejected,
@@ -102,11 +108,7 @@ pub(super) fn assertion<'a>(
         (None, None) => {}
         _ => return Err(Fault::request("client_assertion and client_assertion_type go together")),
     }
-    match found[..] {
-        [] => Ok(None),
-        [one] => Ok(Some(one)),
-        _ => Err(Fault::request("two ways to authenticate in one request")),
-    }
+    Ok(found)
 }
 
 /// The `client_id`, if there is one.

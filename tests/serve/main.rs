@@ -1,7 +1,11 @@
 //! The token service on a real API server, beside a real operator: tokens, checks, revocation, bad input.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bad_connections;
+mod bad_form;
+mod bad_kit;
 mod bad_requests;
+mod bad_tokens;
 mod bad_wire;
 mod chain;
 mod checks;
