@@ -81,8 +81,7 @@ impl Town {
         let id = unique();
         let config = dir.join(format!("serve-{id}.yaml"));
         std::fs::write(&config, &self.configuration).unwrap();
-        let (proxies, admin) =
-            (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+        let (proxies, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
         let words = [
             env!("CARGO_BIN_EXE_agentid"),
             "serve",
@@ -218,8 +217,10 @@ impl Idp {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("https://{}", listener.local_addr().unwrap());
-        let (from, until) =
-            (Timestamp::now() - SignedDuration::from_hours(1), Timestamp::now() + SignedDuration::from_hours(24));
+        let (from, until) = (
+            Timestamp::now() - SignedDuration::from_hours(1),
+            Timestamp::now() + SignedDuration::from_hours(24),
+        );
         let authority = Authority::generate("idp", from, until).unwrap();
         let address = ["127.0.0.1".parse().unwrap()];
         let issued = authority.issue_server(&[], &address, from, until).unwrap();

@@ -38,12 +38,11 @@ pub async fn stage() -> &'static Stage {
     STAGE
         .get_or_init(|| async {
             // The user issuer outlives the runtime of whichever test comes first.
-            let keep = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            let keep =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             let idp = keep.spawn(Idp::start()).await.unwrap();
-            let more = format!(
-                "statusLists: {{ttl: 2s, lifetime: 1m}}\nuserIssuers:\n{}",
-                idp.entry("corp:", "")
-            );
+            let more =
+                format!("statusLists: {{ttl: 2s, lifetime: 1m}}\nuserIssuers:\n{}", idp.entry("corp:", ""));
             let town = Town::new("agentid-serve", &more);
             let control_plane = ControlPlane::shared();
             forget(control_plane, &town.namespace).await;
@@ -180,8 +179,7 @@ impl Test {
             ..TokenRequest::default()
         };
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.name);
-        let answer =
-            accounts.create_token_request(account, &PostParams::default(), &request).await.unwrap();
+        let answer = accounts.create_token_request(account, &PostParams::default(), &request).await.unwrap();
         answer.status.unwrap().token
     }
 
