@@ -203,9 +203,14 @@ pub async fn quiet(operator: &Operator) {
     .await;
 }
 
-/// The processor time that a process has used, in seconds: in units of 10 ms, as Linux counts for programs.
+/// The processor time that the operator has used, in seconds.
 pub fn cpu_seconds(operator: &Operator) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", operator.pid())).unwrap();
+    cpu_of(&operator.pid().to_string())
+}
+
+/// The processor time that `/proc/<of>` has used, in seconds: in units of 10 ms, as Linux counts for programs.
+pub fn cpu_of(of: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{of}/stat")).unwrap();
     // proc(5): utime and stime are the 14th and 15th field; the 2nd, in brackets, may hold spaces.
     let (_, rest) = stat.rsplit_once(") ").unwrap();
     let ticks: f64 = rest.split(' ').skip(11).take(2).map(|t| t.parse::<f64>().unwrap()).sum();

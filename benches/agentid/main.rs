@@ -6,11 +6,17 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "../../tests/common/serve.rs"]
+mod service;
 
 mod bed;
+mod client;
 mod create;
 mod fleet;
 mod report;
+mod revoke;
+mod serve;
+mod statuslist;
 mod watch;
 mod writes;
 
@@ -41,11 +47,20 @@ fn main() -> ExitCode {
 }
 
 async fn run(report: &mut Report) {
+    // Needs no cluster.
+    if report.wants(&["statuslist_bytes", "statuslist_ms"]) {
+        statuslist::a_million(report).await;
+        if !report.wants_others(&["statuslist_bytes", "statuslist_ms"]) {
+            return;
+        }
+    }
     let bed = bed::Bed::new().await;
     create::rate(&bed, report).await;
     create::latency(&bed, report).await;
     writes::renewals(&bed, report).await;
     fleet::foreign(&bed, report).await;
     fleet::ten_thousand(&bed, report).await;
+    serve::tokens(&bed, report).await;
+    revoke::revoke(&bed, report).await;
     say("done; deleting what was made");
 }

@@ -48,7 +48,7 @@ impl fmt::Display for Goal {
 }
 
 /// Every figure: its name, unit and goal.
-const FIGURES: [(&str, &str, Goal); 8] = [
+const FIGURES: [(&str, &str, Goal); 14] = [
     ("create_rate", "ratio", Goal::AtLeast(0.9)),
     ("create_latency_p50", "s", Goal::Told),
     ("create_latency_p99", "s", Goal::Told),
@@ -57,6 +57,12 @@ const FIGURES: [(&str, &str, Goal); 8] = [
     ("memory_per_agent", "bytes", Goal::AtMost(6000.0)),
     ("restart_writes", "writes", Goal::Exactly(0.0)),
     ("withdraw_busy_p99", "s", Goal::Below(1.0)),
+    ("token_rate", "ratio", Goal::AtLeast(0.5)),
+    ("token_latency_p50", "s", Goal::Told),
+    ("token_latency_p99", "s", Goal::Told),
+    ("revoke_p99", "s", Goal::Below(1.0)),
+    ("statuslist_bytes", "bytes", Goal::Told),
+    ("statuslist_ms", "ms", Goal::Below(100.0)),
 ];
 
 /// The figures of one run.
@@ -83,6 +89,11 @@ impl Report {
     /// Whether any of these figures is asked for.
     pub fn wants(&self, names: &[&str]) -> bool {
         self.only.as_deref().is_none_or(|only| names.contains(&only))
+    }
+
+    /// Whether figures beside these are asked for.
+    pub fn wants_others(&self, names: &[&str]) -> bool {
+        self.only.as_deref().is_none_or(|only| !names.contains(&only))
     }
 
     /// Tells a figure, and adds it to table and file if it is asked for; `of` says what was measured.
