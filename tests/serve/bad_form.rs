@@ -244,7 +244,9 @@ async fn bad_headers_are_challenged() {
     let basic = [("authorization", "Basic YTpi")];
     let by_header = [("authorization", bearer.as_str())];
     let (asked, both) = (with(&cc, &client), with(&token, &client));
-    let rows: &[(&str, &str, &[(&str, &str)], &[(&str, &str)], u16, &str)] = &[
+    type Pairs = [(&'static str, &'static str)];
+    type Row = (&'static str, &'static str, &'static Pairs, &'static Pairs, u16, &'static str);
+    let rows: &[Row] = &[
         ("basic", "/token", &basic, &cc, 401, "invalid_client"),
         ("bearer", "/token", &by_header, &cc, 401, "invalid_client"),
         ("basic and assertion", "/token", &basic, &asked, 400, "invalid_request"),
