@@ -13,6 +13,9 @@ fn with<'a>(form: &[(&'a str, &'a str)], more: &[(&'a str, &'a str)]) -> Pairs<'
     form.iter().chain(more).copied().collect()
 }
 
+/// What is asked by whom, in which form and with which headers, and the status and code of the answer.
+type HeadedRow<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [(&'a str, &'a str)], u16, &'a str);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_methods_and_media_types_are_named() {
     let t = Test::bare("bad-http").await;
@@ -244,9 +247,7 @@ async fn bad_headers_are_challenged() {
     let basic = [("authorization", "Basic YTpi")];
     let by_header = [("authorization", bearer.as_str())];
     let (asked, both) = (with(&cc, &client), with(&token, &client));
-    type Pairs = [(&'static str, &'static str)];
-    type Row = (&'static str, &'static str, &'static Pairs, &'static Pairs, u16, &'static str);
-    let rows: &[Row] = &[
+    let rows: &[HeadedRow<'_>] = &[
         ("basic", "/token", &basic, &cc, 401, "invalid_client"),
         ("bearer", "/token", &by_header, &cc, 401, "invalid_client"),
         ("basic and assertion", "/token", &basic, &asked, 400, "invalid_request"),
