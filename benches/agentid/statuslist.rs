@@ -106,7 +106,8 @@ fn world(config: Configuration, now: Timestamp) -> World {
         },
     }))
     .unwrap();
-    let resource = Resource::try_from(&resource).unwrap();
+    let mut resource = Resource::try_from(&resource).unwrap();
+    resource.meta.key = Key::new("", "res");
     world.take(Object::Resource(Box::new(resource.clone())), Origin::Watch);
     let grants: Vec<Grant> = (0..GRANTS)
         .map(|g| {

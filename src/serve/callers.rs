@@ -2,11 +2,13 @@
 //! bound service-account token).
 //!
 //! Invariants: a token is believed once its signature, issuer, times, sole audience and shape are checked, by the
-//! cluster's own keys or, while those can't be had, by the API server; what is not of that shape never reaches the
+//! cluster's own keys or, while those can't be had, by the API server; it is believed again without checking its
+//! signature as long as these keys are the cluster's and it has not ended; what is not of that shape never reaches the
 //! API server; no error holds a token. Whether pod and account still exist is for the caller to ask the World.
 
 mod account;
 mod error;
+mod known;
 mod review;
 
 #[cfg(test)]
@@ -22,6 +24,7 @@ use serde_json::Value;
 pub use self::account::ServiceAccountToken;
 pub(super) use self::account::{seconds, times};
 pub use self::error::CallerError;
+use self::known::{Known, Print};
 use self::review::{Verdict, Verdicts};
 use super::keysets::{Clock, KeySet, NoKeys, Source, Times};
 use crate::cluster::client::CallError;
@@ -93,6 +96,7 @@ pub struct Callers<C: Cluster = ApiServer> {
     keys: KeySet<Published<C>>,
     cluster: Arc<C>,
     verdicts: Verdicts,
+    known: Known<ClusterKeys>,
 }
 
 impl<C: Cluster> fmt::Debug for Callers<C> {
@@ -115,6 +119,7 @@ impl<C: Cluster> Callers<C> {
             keys: KeySet::new(Published(cluster.clone()), TIMES, clock.clone()),
             cluster,
             verdicts: Verdicts::new(clock),
+            known: Known::new(),
         }
     }
 
@@ -138,6 +143,14 @@ impl<C: Cluster> Callers<C> {
     /// # Errors
     /// [`CallerError`]: `Rejected`; `Untrusted` for another issuer's; `Unavailable` if it can't be found out now.
     pub async fn verify(&self, token: &str, now: Timestamp) -> Result<ServiceAccountToken, CallerError> {
+        let print = Print::of(token);
+        // Asked for only then: what is hopeless must not make keys be read.
+        if self.known.holds(&print)
+            && let Ok(keys) = self.keys.get().await
+            && let Some(known) = self.known.get(&print, &keys, now)
+        {
+            return Ok(known);
+        }
         self.of_cluster(token, None)?;
         let of_known = self.of_cluster(token, self.keys.last().as_deref());
         let claimed = match (self.claimed(token, now), &of_known) {
@@ -154,14 +167,19 @@ impl<C: Cluster> Callers<C> {
             }
         };
         self.of_cluster(token, Some(&keys))?;
-        match self.signed(token, &keys, now) {
+        let keys = match self.signed(token, &keys, now) {
             Err(e) if e.is_unknown_key() => {
                 let newer = self.keys.newer(&keys).await.map_err(unavailable)?;
                 let newer = newer.ok_or_else(|| CallerError::from(&e))?;
                 self.signed(token, &newer, now).map_err(|e| CallerError::from(&e))?;
+                newer
             }
-            other => other.map_err(|e| CallerError::from(&e))?,
-        }
+            other => {
+                other.map_err(|e| CallerError::from(&e))?;
+                keys
+            }
+        };
+        self.known.insert(print, &keys, claimed.clone(), now);
         Ok(claimed)
     }
 
