@@ -329,9 +329,8 @@ pub fn on_demand(world: &World, agent: &Agent, decision: &Decision) -> Result<Is
     let mut of = Vec::new();
     for grant in &decision.grants {
         let Some(held) = grant.held.as_ref().filter(|_| grant.file.is_some()) else { continue };
-        let recorded = agent.status.recorded(grant.uid);
-        let recorded = recorded.filter(|r| Some(r.resource) == grant.resource_uid && r.covers(held));
-        of.push((grant.uid, recorded.ok_or_else(|| grant.grant.clone())?.at));
+        let at = agent.status.index_of(grant.uid, grant.resource_uid, held);
+        of.push((grant.uid, at.ok_or_else(|| grant.grant.clone())?));
     }
     Ok(issue(world, agent, decision, &Indexes::recorded(of), None))
 }

@@ -167,11 +167,7 @@ fn narrowed(grant: &GrantDecision, ask: &Ask<'_>) -> Result<Entitlement, Refusal
 }
 
 fn with_index(agent: &Agent, grant: &GrantDecision, entitlement: Entitlement) -> Result<Chosen, Denied> {
-    let recorded = agent
-        .status
-        .recorded(grant.uid)
-        .filter(|r| Some(r.resource) == grant.resource_uid && r.covers(&entitlement));
-    let Some(recorded) = recorded else {
+    let Some(status) = agent.status.index_of(grant.uid, grant.resource_uid, &entitlement) else {
         return Err(Denied::Pending(Refusal::new(
             Reason::IndexPending,
             format!("AgentGrant {} is held, and its status index is about to be recorded", grant.grant),
@@ -182,7 +178,7 @@ fn with_index(agent: &Agent, grant: &GrantDecision, entitlement: Entitlement) ->
         name: grant.grant.clone(),
         resource: grant.resource.clone(),
         entitlement,
-        status: recorded.at,
+        status,
     })
 }
 

@@ -203,6 +203,17 @@ impl SeenStatus {
         self.grants.iter().find(|r| r.grant == grant)
     }
 
+    /// The index that a token of this answer may bear: one that is recorded, for at least as much.
+    #[must_use]
+    pub fn index_of(
+        &self,
+        grant: Uid,
+        resource: Option<Uid>,
+        says: &super::Entitlement,
+    ) -> Option<StatusRef> {
+        self.recorded(grant).filter(|r| Some(r.resource) == resource && r.covers(says)).map(|r| r.at)
+    }
+
     /// What it records under an index.
     #[must_use]
     pub fn recorded_at(&self, at: StatusRef) -> Option<&Recorded> {
