@@ -10,7 +10,7 @@ tests/verifiers/setup.sh >/dev/null
 tests/interop/setup.sh >/dev/null
 
 status=0
-cargo test --locked "$@" || status=$?
+cargo test --locked --no-fail-fast "$@" || status=$?
 
 # While this file exists a control plane depends on processes that have just ended: its watchdog is about
 # to take it down.
