@@ -62,7 +62,8 @@ async fn examples_are_applied() {
             continue;
         }
         // Names outside namespaces are this test's own.
-        let text = text.replace("name: tickets\nspec:\n  audience", &format!("name: {}\nspec:\n  audience", ns.name));
+        let text = text
+            .replace("name: tickets\nspec:\n  audience", &format!("name: {}\nspec:\n  audience", ns.name));
         // As users do, and without a warning of the server or of kubectl. Not as a dry run: in one file a pod
         // may need the service account that stands above it.
         let args = ["apply", "--namespace", &ns.name, "-f", "-"];
