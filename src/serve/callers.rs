@@ -128,16 +128,6 @@ impl<C: Cluster> Callers<C> {
         self.keys.get().await.is_ok()
     }
 
-    /// Whether a token says that it is the cluster's. Nothing of it is checked: this is to find out whom to ask.
-    #[must_use]
-    pub fn looks_like_cluster_token(&self, token: &str) -> bool {
-        let Ok(untrusted) = peek(token) else { return false };
-        match self.keys.last() {
-            Some(known) => untrusted.claims.get("iss").and_then(Value::as_str) == Some(&*known.issuer),
-            None => untrusted.claims.get("kubernetes.io").is_some_and(Value::is_object),
-        }
-    }
-
     /// Who bears a token.
     ///
     /// # Errors

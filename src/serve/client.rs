@@ -141,7 +141,8 @@ impl State {
         Ok(verified)
     }
 
-    /// The agent that the pod of a service-account token is, if it may buy tokens now.
+    /// The agent that the pod of a service-account token is, held to its rate. Whether it may buy tokens now is
+    /// still to be asked: of [`Self::standing`], or by whoever decides what it gets.
     pub(super) fn client(
         &self,
         token: &ServiceAccountToken,
@@ -155,11 +156,15 @@ impl State {
             let world = self.fresh_world(now)?;
             let agent = agent_of_pod(&world, &caller, named).map_err(|r| slot.refused(&r))?;
             self.known(&world, agent, line);
-            allowed(&world, agent, slot, now)?;
             Client { agent: agent.meta.key.clone(), uid: agent.meta.uid }
         };
         self.paced(&client.agent)?;
         Ok(client)
+    }
+
+    /// Refuses an agent that may not buy tokens now, before more is done for it.
+    pub(super) fn standing(&self, client: &Client, slot: Slot, now: Timestamp) -> Result<(), Fault> {
+        client.allowed(&*self.fresh_world(now)?, slot, now).map(drop)
     }
 
     /// Notes whose request it is.
@@ -182,12 +187,20 @@ pub(super) fn caller_of(token: &ServiceAccountToken) -> Caller {
     Caller { account: token.account.clone(), account_uid: token.account_uid, pod: token.pod.clone() }
 }
 
-/// The decision about an agent that may buy tokens now.
-pub(super) fn allowed(world: &World, agent: &Agent, slot: Slot, now: Timestamp) -> Result<Decision, Fault> {
-    let decision = decide(world, &agent.meta.key, now)
-        .ok_or_else(|| slot.fault(Reason::AgentNotFound, "the agent is gone"))?;
-    match standing_refusal(&decision.standing) {
-        None => Ok(decision),
-        Some(refusal) => Err(slot.refused(&refusal)),
+impl Client {
+    /// The agent, and the decision about it, if it may buy tokens now.
+    pub(super) fn allowed<'a>(
+        &self,
+        world: &'a World,
+        slot: Slot,
+        now: Timestamp,
+    ) -> Result<(&'a Agent, Decision), Fault> {
+        let gone = || slot.fault(Reason::AgentNotFound, "the agent is gone");
+        let agent = world.agent(&self.agent).filter(|a| a.meta.uid == self.uid).ok_or_else(gone)?;
+        let decision = decide(world, &self.agent, now).ok_or_else(gone)?;
+        match standing_refusal(&decision.standing) {
+            None => Ok((agent, decision)),
+            Some(refusal) => Err(slot.refused(&refusal)),
+        }
     }
 }

@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::client::{Slot, allowed, assertion, client_id};
+use super::client::{Slot, assertion, client_id};
 use super::fault::{Code, Fault};
 use super::form::Form;
 use super::state::State;
@@ -57,11 +57,7 @@ async fn serve(
     let ring = state.ring()?;
     let issue = {
         let world = state.fresh_world(now)?;
-        let agent = world
-            .agent(&client.agent)
-            .filter(|a| a.meta.uid == client.uid)
-            .ok_or_else(|| Slot::Client.fault(Reason::AgentNotFound, "the agent is gone"))?;
-        let decision = allowed(&world, agent, Slot::Client, now)?;
+        let (agent, decision) = client.allowed(&world, Slot::Client, now)?;
         on_demand(&world, agent, &decision).map_err(|grant| {
             Fault::later(
                 Reason::IndexPending,

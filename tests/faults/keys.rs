@@ -285,8 +285,11 @@ async fn a_ring_from_before_status_lists_is_taken_over() {
     assert!(loaded.status_signer().is_none() && loaded.signer(SigningAlgorithm::ES256).is_some());
 
     let operator = Operator::start(cp, setup(system, "")).await;
-    let loaded = store.load().await.unwrap();
-    assert!(loaded.status_signer().is_some());
+    let loaded = eventually("the ring has keys for status lists", Duration::from_secs(20), || async {
+        let loaded = store.load().await.unwrap();
+        if loaded.status_signer().is_some() { Ok(loaded) } else { Err("none") }
+    })
+    .await;
     assert_eq!(loaded.ring.keys[..4], ring.keys[..], "the keys of tokens are left alone");
     eventually("the new keys are published", Duration::from_secs(20), || async {
         let published = jwks(&ns).await.keys().len();

@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest::{SHA256, digest};
-
 use super::super::keysets::Clock;
+use super::known::Print;
 use crate::cluster::client::CallError;
 use crate::net::rate::Limiter;
 
@@ -28,8 +27,6 @@ pub(super) enum Verdict {
     Later(Option<Duration>),
 }
 
-type Print = Vec<u8>;
-
 /// What was said lately.
 pub(super) struct Verdicts {
     clock: Clock,
@@ -47,7 +44,7 @@ impl Verdicts {
     where
         F: Future<Output = Result<bool, CallError>> + Send,
     {
-        let print = digest(&SHA256, token.as_bytes()).as_ref().to_vec();
+        let print = Print::of(token);
         let now = self.clock.now();
         let known = self.known().get(&print).filter(|(until, _)| now < *until).map(|(_, good)| *good);
         let good = match known {

@@ -302,18 +302,15 @@ async fn reviews_are_rationed() {
 }
 
 #[tokio::test]
-async fn whose_a_token_claims_to_be() {
+async fn a_known_token_ends_as_every_other() {
     let bed = bed(true);
-    let own = bed.token(&claims());
-    let user = bed.token(&json!({"iss": "https://idp.example.com", "sub": "ann"}));
-    for _ in 0..2 {
-        assert!(bed.callers.looks_like_cluster_token(&own));
-        assert!(!bed.callers.looks_like_cluster_token(&user));
-        assert!(!bed.callers.looks_like_cluster_token("opaque"));
-        assert!(bed.callers.prepare().await);
-    }
-    let liar = bed.token(&but("/iss", json!("https://idp.example.com")));
-    assert!(!bed.callers.looks_like_cluster_token(&liar), "once the issuer is known");
+    let token = bed.token(&claims());
+    let at = |second| bed.callers.verify(&token, Timestamp::from_second(second).unwrap());
+    let known = at(NOW).await.unwrap();
+    assert_eq!(at(NOW + 599).await.unwrap(), known);
+    assert_eq!(at(NOW + 600).await.unwrap_err().reason(), Reason::CredentialRejected, "it has expired");
+    assert_eq!(at(NOW - 6).await.unwrap_err().reason(), Reason::CredentialRejected, "it is of the future");
+    assert_eq!(bed.calls(), (1, 0));
 }
 
 /// A cluster that names another issuer by and by.

@@ -73,6 +73,8 @@ pub(super) async fn exchange(
     })?;
     let verified = state.service_account(credential, slot, line, now).await?;
     let client = state.client(&verified, named.as_ref(), slot, line, now)?;
+    // Whoever is stopped makes us fetch no issuer's keys.
+    state.standing(&client, slot, now)?;
     let me = Actor {
         issuer: state.config.issuer.clone(),
         subject: agent_id(&state.config.trust_domain, client.uid),

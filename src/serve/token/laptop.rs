@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::super::client::{Client, Slot, allowed, caller_of, client_id};
+use super::super::client::{Client, Slot, caller_of, client_id};
 use super::super::fault::{Code, Fault};
 use super::super::form::Form;
 use super::super::ours::issuer_of;
@@ -104,7 +104,6 @@ async fn run(
         let agent =
             world.agent(&client.agent).filter(|a| a.meta.uid == client.uid).ok_or_else(unauthorized)?;
         state.known(&world, agent, line);
-        allowed(&world, agent, wish.slot, now)?;
     }
     state.paced(&client.agent)?;
     mint(state, &client, wish, line, now)

@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::super::client::{Client, Slot, allowed};
+use super::super::client::{Client, Slot};
 use super::super::fault::{Code, Fault};
 use super::super::state::State;
 use crate::api::{Reason, TokenProfile};
@@ -69,11 +69,7 @@ pub(super) fn mint(
     let ring = state.ring()?;
     let chosen = {
         let world = state.fresh_world(now)?;
-        let agent = world
-            .agent(&client.agent)
-            .filter(|a| a.meta.uid == client.uid)
-            .ok_or_else(|| wish.slot.fault(Reason::AgentNotFound, "the agent is gone"))?;
-        let decision = allowed(&world, agent, wish.slot, now)?;
+        let (agent, decision) = client.allowed(&world, wish.slot, now)?;
         choose(&world, agent, &decision, &wish.ask).map_err(|d| denied(d, agent, wish.slot))?
     };
     let entitlement = bounded(state, &chosen, wish.profile)?;

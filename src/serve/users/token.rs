@@ -43,8 +43,6 @@ pub struct UserToken {
     pub acr: Option<String>,
     /// By what means.
     pub amr: Option<Vec<String>>,
-    /// Somebody acts for the user already: the token has the claim `act`.
-    pub has_act: bool,
 }
 
 /// Who may act (RFC 8693 §4.4). Further members are information about the same actor.
@@ -82,7 +80,6 @@ pub(super) fn read(
         auth_time: seconds(claims, "auth_time", f64::floor).ok().flatten(),
         acr: claims.get("acr").and_then(Value::as_str).filter(|acr| told(acr)).map(str::to_owned),
         amr: amr.filter(|amr| amr.len() <= TOLD_ENTRIES && amr.iter().all(|entry| told(entry))),
-        has_act: claims.contains_key("act"),
     })
 }
 
