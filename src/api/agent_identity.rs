@@ -25,9 +25,11 @@ use super::{Reason, rules};
     selectable = ".spec.boundObjectRef.kind",
     selectable = ".spec.boundObjectRef.name",
     selectable = ".spec.serviceAccountName",
+    selectable = ".spec.blueprint",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
     printcolumn(name = "Grants", type_ = "string", json_path = ".status.grantsHeld"),
+    printcolumn(name = "Blueprint", type_ = "string", json_path = ".spec.blueprint"),
     printcolumn(name = "Expires", type_ = "date", json_path = ".spec.expiresAt"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Sponsor", type_ = "string", json_path = ".spec.sponsors[0].name", priority = 1),
@@ -44,6 +46,7 @@ use super::{Reason, rules};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = rules::immutable("blueprint", "AgentIdentity"),
     validation = rules::immutable("boundObjectRef", "AgentIdentity"),
     validation = rules::immutable("secretName", "AgentIdentity"),
     validation = Rule::new("!has(oldSelf.serviceAccountName) || (has(self.serviceAccountName) && self.serviceAccountName == oldSelf.serviceAccountName)")
@@ -68,6 +71,10 @@ pub struct AgentIdentitySpec {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into(), "name".into()]))]
     pub sponsors: Vec<Sponsor>,
+    /// The AgentBlueprint that the agent is of: its defaults, inherited grants and limits hold. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = rules::OBJECT_NAME))]
+    pub blueprint: Option<String>,
     /// The object that the agent lives and dies with. With `uid`, or for a Pod: this very object. By name
     /// only: whatever bears the name; while nothing does, the credential is withdrawn. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]

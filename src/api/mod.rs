@@ -5,6 +5,7 @@
 //! that needs no second object stands in the schema, so no webhook is ever needed.
 #![allow(clippy::duplicated_attributes, reason = "every printer column has a name, a type and a path")]
 
+mod agent_blueprint;
 mod agent_grant;
 mod agent_identity;
 mod agent_resource;
@@ -17,6 +18,9 @@ mod selector;
 mod selector_text;
 mod serving;
 
+pub use agent_blueprint::{
+    AgentBlueprint, AgentBlueprintSpec, AgentBlueprintStatus, BlueprintDefaults, IdentityPer, InheritedGrant,
+};
 pub use agent_grant::{
     AgentGrant, AgentGrantSpec, AgentGrantStatus, AgentSelection, Application, Delegation,
 };
@@ -48,6 +52,10 @@ pub const API_VERSION: &str = "agentid.dev/v1alpha1";
 pub const SECRET_TYPE: &str = "agentid.dev/credentials";
 /// The label by which pods are seen; its value may name the agent.
 pub const AGENT_LABEL: &str = "agentid.dev/agent";
+/// The label by which an agent that was made from a blueprint is known; its value is the blueprint's UID.
+pub const MADE_LABEL: &str = "agentid.dev/made-by";
+/// The label that says, on a made agent, what it was made for: `Pod` or `Workload`.
+pub const PER_LABEL: &str = "agentid.dev/identity-per";
 /// The label that says who manages an object, and its value on ours.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "agentid");
 /// The label by which a namespace without agents asks for the trust ConfigMap.
@@ -64,7 +72,7 @@ pub const DOCUMENT_KEY: &str = "agent.json";
 /// # Errors
 /// None in a version whose tests pass: the finished schemas are still definitions.
 pub fn crds() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
-    [AgentIdentity::crd(), AgentResource::crd(), AgentGrant::crd()]
+    [AgentIdentity::crd(), AgentResource::crd(), AgentGrant::crd(), AgentBlueprint::crd()]
         .into_iter()
         .map(|crd| {
             let mut value = serde_json::to_value(crd)?;

@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::{
-    AGENT_LABEL, AgentGrant, AgentGrantSpec, AgentGrantStatus, AgentIdentity, AgentIdentitySpec,
-    AgentIdentityStatus, AgentResource, AgentResourceSpec, AgentResourceStatus, DOCUMENT_KEY, MANAGED_BY,
-    annotation,
+    AGENT_LABEL, AgentBlueprint, AgentBlueprintSpec, AgentBlueprintStatus, AgentGrant, AgentGrantSpec,
+    AgentGrantStatus, AgentIdentity, AgentIdentitySpec, AgentIdentityStatus, AgentResource,
+    AgentResourceSpec, AgentResourceStatus, DOCUMENT_KEY, MANAGED_BY, annotation,
 };
 use crate::domain::statuslist::Mark;
 use crate::domain::{
-    BoundObject, Changed, Controller, Credentials, Digest, Drift, Hasher, Key, Meta, Namespace, Object,
-    ServiceAccount, Source, Trust, Uid, Unfit, kind_name,
+    BoundObject, Changed, Controller, Credentials, Digest, Drift, Hasher, Key, Labels, Meta, Namespace,
+    Object, ServiceAccount, Source, Trust, Uid, Unfit, kind_name,
 };
 
 /// The field manager of every write of ours.
@@ -47,6 +47,8 @@ pub struct WireCustom<S, T> {
 pub type WireAgent = WireCustom<AgentIdentitySpec, AgentIdentityStatus>;
 /// An AgentResource on the wire.
 pub type WireResource = WireCustom<AgentResourceSpec, AgentResourceStatus>;
+/// An AgentBlueprint on the wire.
+pub type WireBlueprint = WireCustom<AgentBlueprintSpec, AgentBlueprintStatus>;
 /// An AgentGrant on the wire.
 pub type WireGrant = WireCustom<AgentGrantSpec, AgentGrantStatus>;
 
@@ -92,6 +94,13 @@ impl Wire for WireResource {
     fn object(self, _: &Source) -> Result<Object, Unfit> {
         let object = AgentResource { metadata: self.metadata.into(), spec: self.spec, status: self.status };
         (&object).try_into().map(|r| Object::Resource(Box::new(r)))
+    }
+}
+
+impl Wire for WireBlueprint {
+    fn object(self, _: &Source) -> Result<Object, Unfit> {
+        let object = AgentBlueprint { metadata: self.metadata.into(), spec: self.spec, status: self.status };
+        (&object).try_into().map(|b| Object::Blueprint(Box::new(b)))
     }
 }
 
@@ -232,6 +241,12 @@ impl Wire for WireWorkload {
             finished: self.is_finished(),
             controller: self.metadata.controller(),
             account: self.spec.service_account_name.as_deref().map(Arc::from),
+            // Of Jobs nobody asks for them.
+            labels: if &**kind == "v1/Pod" {
+                self.metadata.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect()
+            } else {
+                Labels::default()
+            },
             agent: self.metadata.labels.get(AGENT_LABEL).filter(|v| !v.is_empty()).map(|v| v.as_str().into()),
             ..BoundObject::new(self.metadata.meta()?)
         };

@@ -14,8 +14,9 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use super::client::{CallError, Class, timed};
-use super::wire::{FIELD_MANAGER, WireAgent, WireGrant, WireResource, WireSecret};
-use crate::api::{AGENT_LABEL, API_VERSION, MANAGED_BY, SECRET_TYPE, TRUST_NAME};
+use super::wire::{FIELD_MANAGER, WireAgent, WireBlueprint, WireGrant, WireResource, WireSecret};
+use crate::api::{AGENT_LABEL, API_VERSION, MADE_LABEL, MANAGED_BY, PER_LABEL, SECRET_TYPE, TRUST_NAME};
+use crate::domain::maker::Made;
 use crate::domain::{Key, Uid};
 
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
@@ -234,6 +235,36 @@ impl Writer {
         self.call("PATCH", &agent_path(key), JSON, JSON_PATCH, Some(&[test_uid(uid), version, add])).await
     }
 
+    /// Makes an agent from a blueprint.
+    ///
+    /// # Errors
+    /// The call's; `AlreadyExists` where one bears the name.
+    pub async fn create_agent(&self, made: &Made) -> Outcome<WireAgent> {
+        let (api_version, kind) = made.kind.rsplit_once('/').unwrap_or(("v1", &made.kind));
+        let bound = json!({
+            "apiVersion": api_version, "kind": kind, "name": &*made.name, "uid": made.uid.to_string(),
+        });
+        let mut spec = json!({"blueprint": &*made.blueprint, "boundObjectRef": bound.clone()});
+        if let Some(account) = &made.account {
+            spec["serviceAccountName"] = json!(&**account);
+        }
+        let body = json!({
+            "apiVersion": API_VERSION, "kind": "AgentIdentity",
+            "metadata": {
+                "name": &*made.agent.name,
+                "labels": {
+                    MANAGED_BY.0: MANAGED_BY.1,
+                    MADE_LABEL: made.blueprint_uid.to_string(),
+                    PER_LABEL: made.per.as_str(),
+                },
+                "ownerReferences": [bound],
+            },
+            "spec": spec,
+        });
+        let path = format!("/apis/{API_VERSION}/namespaces/{}/agentidentities", made.agent.namespace);
+        self.call("POST", &path, JSON, JSON, Some(&body)).await
+    }
+
     /// Deletes an agent of this UID; one that is gone already is no error.
     ///
     /// # Errors
@@ -249,6 +280,21 @@ impl Writer {
     pub async fn grant_status(&self, key: &Key, uid: Uid, status: &impl Serialize) -> Outcome<WireGrant> {
         let path =
             format!("/apis/{API_VERSION}/namespaces/{}/agentgrants/{}/status", key.namespace, key.name);
+        self.call("PATCH", &path, JSON, JSON_PATCH, Some(&[test_uid(uid), add("/status", json!(status))]))
+            .await
+    }
+
+    /// Writes a blueprint's status.
+    ///
+    /// # Errors
+    /// As [`Self::update_secret`].
+    pub async fn blueprint_status(
+        &self,
+        name: &str,
+        uid: Uid,
+        status: &impl Serialize,
+    ) -> Outcome<WireBlueprint> {
+        let path = format!("/apis/{API_VERSION}/agentblueprints/{name}/status");
         self.call("PATCH", &path, JSON, JSON_PATCH, Some(&[test_uid(uid), add("/status", json!(status))]))
             .await
     }

@@ -7,6 +7,7 @@ pub mod decide;
 mod digest;
 pub mod identify;
 pub mod keyring;
+pub mod maker;
 mod names;
 pub mod plan;
 pub mod presented;
@@ -28,5 +29,6 @@ pub use queue::{Lane, Queue};
 pub use seen::*;
 pub use statuslist::{ListId, StatusRef};
 pub use world::{
-    Foreign, GrantTally, Holding, Lost, Object, Origin, RecordedBy, Source, SourceState, View, Work, World,
+    BlueprintTally, Contest, Foreign, GrantTally, Holding, Lost, Object, Origin, RecordedBy, Source,
+    SourceState, View, Work, World,
 };

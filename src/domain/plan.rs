@@ -60,6 +60,8 @@ pub struct Issue {
     pub agent: Key,
     /// Its UID.
     pub uid: Uid,
+    /// Its blueprint.
+    pub blueprint: Option<Arc<str>>,
     /// Its Secret's name.
     pub secret: Arc<str>,
     /// The tokens; none if the credential is withdrawn.
@@ -159,7 +161,9 @@ pub fn plan(
     now: Timestamp,
 ) -> Option<Plan> {
     let agent = world.agent(&decision.agent)?;
-    let seen = world.secret(&decision.agent.sibling(agent.secret_name.clone()));
+    // Of an agent without a Secret, what bears the name is somebody else's.
+    let seen =
+        world.secret(&decision.agent.sibling(agent.secret_name.clone())).filter(|_| agent.has_secret());
     let ours = seen.filter(|s| s.agent == Some(agent.meta.uid));
     let mut plan = Plan {
         secret: SecretStep::Keep,
@@ -174,7 +178,14 @@ pub fn plan(
             {
                 plan.agent = AgentStep::Own(uid);
             }
-            allowed(&mut plan, agent, decision, indexes, seen, ours, keys, world, now);
+            if agent.has_secret() {
+                allowed(&mut plan, agent, decision, indexes, seen, ours, keys, world, now);
+            } else {
+                plan.credential = match &keys.problem {
+                    Some(problem) => Credential::Absent(keys_unavailable(problem)),
+                    None => Credential::Fresh,
+                };
+            }
         }
         Standing::Refused(refusal) => {
             let pod = agent.bound.as_ref().is_some_and(|b| &*b.kind == "v1/Pod");
@@ -201,6 +212,10 @@ pub fn plan(
         Standing::Orphaned { object, confirmed: false, .. } => plan.agent = AgentStep::Confirm(*object),
         Standing::Orphaned { confirmed: true, message, .. } => {
             plan.agent = AgentStep::Delete(Refusal::new(Reason::BoundObjectNotFound, message.clone()));
+            plan.secret = ours.map_or(SecretStep::Keep, |s| SecretStep::Delete(s.meta.uid));
+        }
+        Standing::Unmade(refusal) => {
+            plan.agent = AgentStep::Delete(refusal.clone());
             plan.secret = ours.map_or(SecretStep::Keep, |s| SecretStep::Delete(s.meta.uid));
         }
         Standing::Ended => {
@@ -407,6 +422,7 @@ fn issue(
     Issue {
         agent: decision.agent.clone(),
         uid: decision.uid,
+        blueprint: agent.blueprint.clone(),
         secret: agent.secret_name.clone(),
         tokens,
         missing,

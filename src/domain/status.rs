@@ -9,9 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::plan::Credential;
 use super::seen::status_digest;
 use super::statuslist::{Indexes, Recorded};
-use super::{Decision, Grant, GrantDecision, Resource, SeenStatus, World, decide};
+use super::{Blueprint, Decision, Grant, GrantDecision, Resource, SeenStatus, World, decide};
 use crate::api::{
-    AgentGrantStatus, AgentIdentityStatus, AgentResourceStatus, GrantState, GrantStatus, Reason,
+    AgentBlueprintStatus, AgentGrantStatus, AgentIdentityStatus, AgentResourceStatus, GrantState,
+    GrantStatus, Reason,
 };
 
 /// The id of the agent of a UID: opaque, never reassigned (SPIFFE-ID §2).
@@ -129,7 +130,13 @@ pub fn agent_status(
         status: if unknown { None } else { Some(refusal.is_none()) },
         reason: refusal.map_or(Reason::Issued, |r| r.reason),
         message: refusal.map_or_else(
-            || format!("the credentials are in Secret {}", agent.secret_name),
+            || {
+                if agent.has_secret() {
+                    format!("the credentials are in Secret {}", agent.secret_name)
+                } else {
+                    "the agent may buy tokens by its pod's own service-account token".to_owned()
+                }
+            },
             |r| r.message.clone(),
         ),
     };
@@ -168,7 +175,7 @@ pub fn agent_status(
     let exact = agent.bound.as_ref().is_some_and(super::Bound::is_exact);
     let status = AgentIdentityStatus {
         agent_id: Some(agent_id(&world.config().trust_domain, agent.meta.uid)),
-        secret_name: Some(agent.secret_name.to_string()),
+        secret_name: agent.has_secret().then(|| agent.secret_name.to_string()),
         bound_object_uid: match agent.status.bound_uid {
             // The very object that the agent is bound to, once and for all.
             Some(uid) if exact => Some(uid),
@@ -315,4 +322,66 @@ pub fn resource_status(
         observed_generation: Some(resource.generation),
     };
     (status_digest(&status) != resource.status.digest).then_some(StatusChange { status, transitions })
+}
+
+/// The status of a blueprint, if it differs from what was seen.
+#[must_use]
+pub fn blueprint_status(
+    world: &World,
+    blueprint: &Blueprint,
+    now: Timestamp,
+) -> Option<StatusChange<AgentBlueprintStatus>> {
+    let name = &blueprint.meta.key.name;
+    let accepted = Said {
+        kind: "Accepted",
+        status: Some(blueprint.invalid.is_none()),
+        reason: if blueprint.invalid.is_none() { Reason::Issued } else { Reason::Invalid },
+        message: match (&blueprint.invalid, &blueprint.pod_selector) {
+            (Some(problem), _) => format!("{problem}; correct the field"),
+            (None, Some(_)) => "pods that spec.podSelector selects become agents".to_owned(),
+            (None, None) => {
+                "no spec.podSelector: agents that name the blueprint are written by hand".to_owned()
+            }
+        },
+    };
+    let (conditions, transitions) =
+        conditions(vec![accepted, uncontested(world, name)], &blueprint.status, blueprint.generation, now);
+    let tally = world.blueprint_tally(name);
+    let status = AgentBlueprintStatus {
+        conditions,
+        made: Some(tally.made),
+        ready: Some(tally.ready),
+        refused: Some(tally.refused),
+        suspended: Some(tally.suspended),
+        observed_generation: Some(blueprint.generation),
+    };
+    (status_digest(&status) != blueprint.status.digest).then_some(StatusChange { status, transitions })
+}
+
+/// Whether a blueprint has its pods to itself, and the names of their agents.
+fn uncontested(world: &World, name: &std::sync::Arc<str>) -> Said {
+    let pods = world.contests_of(name).count();
+    let Some((pod, contest)) = world.contests_of(name).next() else {
+        let message = "no other blueprint selects its pods".to_owned();
+        return Said { kind: "Uncontested", status: Some(true), reason: Reason::Issued, message };
+    };
+    let message = if contest.rules != *name {
+        format!(
+            "pod {pod} is also selected by the older AgentBlueprint {}, which rules; narrow one of the two \
+             spec.podSelector ({pods} such pods)",
+            contest.rules
+        )
+    } else if let Some(other) = contest.others.first() {
+        format!(
+            "pod {pod} is also selected by the younger AgentBlueprint {other}, which is passed over; narrow one of \
+             the two spec.podSelector ({pods} such pods)"
+        )
+    } else {
+        format!(
+            "the agent of pod {pod} can't be made: AgentIdentity {} bears its name and is another object's; rename \
+             one of the two ({pods} such pods)",
+            contest.taken.as_deref().unwrap_or_default()
+        )
+    };
+    Said { kind: "Uncontested", status: Some(false), reason: Reason::Conflict, message }
 }

@@ -16,6 +16,7 @@ const AI_AGENT: &str = "ai_agent";
 pub(super) struct About<'a> {
     pub(super) agent: &'a Key,
     pub(super) uid: Uid,
+    pub(super) blueprint: Option<&'a str>,
     pub(super) grant: Option<Uid>,
     pub(super) status: Option<StatusRef>,
     pub(super) jti: &'a str,
@@ -35,6 +36,9 @@ pub struct AgentClaim<'a> {
     pub name: &'a str,
     /// The agent's UID.
     pub uid: String,
+    /// The agent's blueprint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blueprint: Option<&'a str>,
     /// The grant's UID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
@@ -228,6 +232,7 @@ fn agent_claim<'a>(
         namespace: &about.agent.namespace,
         name: &about.agent.name,
         uid: about.uid.to_string(),
+        blueprint: about.blueprint,
         grant: about.grant.map(|g| g.to_string()),
         chain,
     }

@@ -58,6 +58,8 @@ pub struct Demand<'a> {
     pub agent: &'a Key,
     /// Its UID.
     pub uid: Uid,
+    /// Its blueprint.
+    pub blueprint: Option<&'a str>,
     /// The grant.
     pub grant: Uid,
     /// What it says, narrowed to what was asked for.
@@ -109,6 +111,7 @@ impl Issuer {
         let about = About {
             agent: demand.agent,
             uid: demand.uid,
+            blueprint: demand.blueprint,
             grant: Some(demand.grant),
             status: Some(demand.status),
             jti: &jti,

@@ -17,6 +17,8 @@ struct Document<'a> {
     namespace: &'a str,
     name: &'a str,
     uid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blueprint: Option<&'a str>,
     issuer: &'a str,
     trust_domain: &'a str,
     files: Vec<File<'a>>,
@@ -68,6 +70,7 @@ pub(super) fn document(issuer: &Issuer, issue: &Issue, filed: &[Filed<'_>]) -> S
         namespace: &issue.agent.namespace,
         name: &issue.agent.name,
         uid: issue.uid.to_string(),
+        blueprint: issue.blueprint.as_deref(),
         issuer: &issuer.issuer,
         trust_domain: &issuer.trust_domain,
         files: filed

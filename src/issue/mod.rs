@@ -134,6 +134,7 @@ impl Issuer {
             let about = About {
                 agent: &issue.agent,
                 uid: issue.uid,
+                blueprint: issue.blueprint.as_deref(),
                 grant: spec.grant_uid,
                 status: spec.status,
                 jti: &jti,
@@ -219,6 +220,7 @@ impl Issuer {
             agent_id: Some(agent_id(&self.trust_domain, issue.uid)),
             namespace: Some(issue.agent.namespace.to_string()),
             name: Some(issue.agent.name.to_string()),
+            blueprint: issue.blueprint.as_deref().map(str::to_owned),
             grant: spec.grant.as_deref().map(str::to_owned),
             resource: spec.resource.as_deref().map(str::to_owned),
             jti: Some(jti.to_owned()),

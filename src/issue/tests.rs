@@ -76,6 +76,7 @@ fn spec(file: &str, entitlement: Entitlement) -> TokenSpec {
 
 fn issue(tokens: Vec<TokenSpec>) -> Issue {
     Issue {
+        blueprint: None,
         agent: Key::new("support", "triage"),
         uid: Uid(0x7f3d_9a2e_0001_4abc_8def_0123_4567_89ab),
         secret: "triage-agentid".into(),

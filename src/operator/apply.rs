@@ -83,6 +83,9 @@ pub(super) async fn agent(cx: &Context, key: &Key) -> Result<Option<Timestamp>, 
         if *cx.world.read().holdings(key) != holdings {
             cx.world.write().record_holdings(key, holdings);
         }
+        if !cx.world.read().is_counted(key, &decision.standing) {
+            cx.world.write().record_standing(key, &decision.standing);
+        }
         match round(cx, &decision, &indexes, &plan, &mut looked, now).await? {
             Round::Again => {}
             Round::Rest(wake) => return Ok(wake),

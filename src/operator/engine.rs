@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apply::{self, Failure};
 use super::context::Context;
-use super::{statuses, trust};
+use super::{maker, statuses, trust};
 use crate::cluster::lease::Claim;
 use crate::domain::{Lane, Queue, Uid, Work, schedule};
 
@@ -213,6 +213,7 @@ async fn perform(cx: &Context, claim: &Claim, work: &Work) -> Result<Option<Time
         Work::Agent(key) => apply::agent(cx, key).await,
         Work::Orphan(key) => apply::orphan(cx, key).await,
         Work::Trust(namespace) => trust::one(cx, namespace).await,
+        Work::Pod(pod) => maker::pod(cx, pod).await,
     }
 }
 

@@ -50,6 +50,7 @@ pub struct Metrics {
     failures: Family<ByReason, Counter>,
     deletions: Family<ByReason, Counter>,
     orphans: Counter,
+    made: Counter,
     skipped: Family<ByKind, Counter>,
     lanes: Family<ByLane, Gauge>,
     working: Gauge,
@@ -79,6 +80,10 @@ impl Metrics {
 
     pub(super) fn deleted(&self, reason: Reason) {
         self.deletions.get_or_create(&ByReason { reason: ReasonLabel(reason) }).inc();
+    }
+
+    pub(super) fn made(&self) {
+        self.made.inc();
     }
 
     pub(super) fn orphan(&self) {
@@ -125,6 +130,7 @@ impl Metrics {
             "Secrets deleted because their agent was gone",
             self.orphans.clone(),
         );
+        registry.register("agents_made", "Agents made from blueprints", self.made.clone());
         registry.register("objects_skipped", "Objects that could not be read", self.skipped.clone());
         registry.register("queue_depth", "Items that wait", self.lanes.clone());
         registry.register("work_in_progress", "Items being worked on", self.working.clone());

@@ -11,6 +11,7 @@ mod foreign;
 mod keykeeper;
 mod keys;
 mod lists;
+mod maker;
 mod metrics;
 mod ring;
 mod statuses;
@@ -202,6 +203,7 @@ fn report(events: EventSink, metrics: Arc<Metrics>) -> Report {
             Source::Agents => "AgentIdentity",
             Source::Resources => "AgentResource",
             Source::Grants => "AgentGrant",
+            Source::Blueprints => "AgentBlueprint",
             _ => return,
         };
         let note = format!("the object can't be read and is skipped: {problem}; correct it");

@@ -1,4 +1,4 @@
-//! The statuses of grants and resources, from the tally: at most one write in two seconds each.
+//! The statuses of grants, resources and blueprints, from what was counted: at most one write in two seconds each.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::context::Context;
 use crate::cluster::client::{CallError, Class};
 use crate::cluster::wire::Wire;
-use crate::domain::status::{grant_status, resource_status};
+use crate::domain::status::{blueprint_status, grant_status, resource_status};
 use crate::domain::{Key, Source};
 
 /// The rhythm of the writes.
@@ -21,7 +21,18 @@ const CONCURRENCY: usize = 8;
 
 /// Writes the statuses that have changed since the last call.
 pub(super) async fn flush(cx: &Context) {
-    let (grants, resources): (BTreeSet<Key>, BTreeSet<Arc<str>>) = cx.world.write().take_tallied();
+    let ((grants, resources), blueprints): ((BTreeSet<Key>, BTreeSet<Arc<str>>), BTreeSet<Arc<str>>) = {
+        let mut world = cx.world.write();
+        (world.take_tallied(), world.take_made())
+    };
+    stream::iter(blueprints)
+        .for_each_concurrent(CONCURRENCY, |name| async move {
+            if let Err(error) = blueprint(cx, &name).await {
+                tracing::debug!(blueprint = %name, %error, "status not written");
+                cx.world.write().touch_blueprint(name);
+            }
+        })
+        .await;
     stream::iter(grants)
         .for_each_concurrent(CONCURRENCY, |key| async move {
             if let Err(error) = grant(cx, &key).await {
@@ -53,6 +64,27 @@ async fn grant(cx: &Context, key: &Key) -> Result<(), CallError> {
                 cx.world.answer(object);
             }
             change.transitions.iter().for_each(|t| cx.tell("AgentGrant", key, uid, t));
+            Ok(())
+        }
+        Err(e) if e.class() == Class::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+async fn blueprint(cx: &Context, name: &Arc<str>) -> Result<(), CallError> {
+    let change = {
+        let world = cx.world.read();
+        let Some(blueprint) = world.blueprint(name).filter(|b| !b.meta.deleting) else { return Ok(()) };
+        blueprint_status(&world, blueprint, Timestamp::now()).map(|c| (blueprint.meta.uid, c))
+    };
+    let Some((uid, change)) = change else { return Ok(()) };
+    match cx.writer.blueprint_status(name, uid, &change.status).await {
+        Ok(object) => {
+            if let Ok(object) = object.object(&Source::Blueprints) {
+                cx.world.answer(object);
+            }
+            let key = Key::new("", name.clone());
+            change.transitions.iter().for_each(|t| cx.tell("AgentBlueprint", &key, uid, t));
             Ok(())
         }
         Err(e) if e.class() == Class::NotFound => Ok(()),

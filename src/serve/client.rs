@@ -3,6 +3,8 @@
 //! Invariants: exactly one way to authenticate per request (RFC 6749 §2.3); the error is that of the slot that the
 //! credential came in; what is known of the caller goes into the audit line, refused or not.
 
+use std::sync::Arc;
+
 use http::header;
 use jiff::Timestamp;
 
@@ -64,6 +66,7 @@ impl Slot {
 pub(super) struct Client {
     pub(super) agent: Key,
     pub(super) uid: Uid,
+    pub(super) blueprint: Option<Arc<str>>,
 }
 
 /// A service-account token in the way that client authentication takes it: `client_assertion`, or (where a
@@ -156,7 +159,7 @@ impl State {
             let world = self.fresh_world(now)?;
             let agent = agent_of_pod(&world, &caller, named).map_err(|r| slot.refused(&r))?;
             self.known(&world, agent, line);
-            Client { agent: agent.meta.key.clone(), uid: agent.meta.uid }
+            Client::of(agent)
         };
         self.paced(&client.agent)?;
         Ok(client)
@@ -172,6 +175,7 @@ impl State {
         line.agent_id = Some(agent_id(&world.config().trust_domain, agent.meta.uid));
         line.namespace = Some(agent.meta.key.namespace.to_string());
         line.name = Some(agent.meta.key.name.to_string());
+        line.blueprint = agent.blueprint.as_deref().map(str::to_owned);
     }
 
     /// Holds an agent to its rate.
@@ -188,6 +192,10 @@ pub(super) fn caller_of(token: &ServiceAccountToken) -> Caller {
 }
 
 impl Client {
+    pub(super) fn of(agent: &Agent) -> Self {
+        Self { agent: agent.meta.key.clone(), uid: agent.meta.uid, blueprint: agent.blueprint.clone() }
+    }
+
     /// The agent, and the decision about it, if it may buy tokens now.
     pub(super) fn allowed<'a>(
         &self,

@@ -186,6 +186,10 @@ fn standing(decision: &Decision) -> (&'static str, Option<Blame>) {
                 "Expired",
             ),
         ),
+        Standing::Unmade(r) => (
+            "Ended",
+            plain(&format!("{}; the operator deletes the agent", r.message), None, r.reason.as_str()),
+        ),
         Standing::Deleting => {
             ("Deleting", plain("the agent or its namespace is being deleted", None, "Expired"))
         }

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Clock, Refusal, Standing};
+use super::{Clock, Refusal, Standing, end_of};
 use crate::api::Reason;
 use crate::domain::{Agent, Bound, Source, World};
 
@@ -10,7 +10,7 @@ type Check = fn(&World, &Agent, &mut Clock) -> Option<Standing>;
 
 /// In this order: what ends an agent first, then what cannot be told, then what refuses it.
 const CHAIN: &[Check] =
-    &[deleting, sources, namespace, valid, secret_name, expired, suspended, bound, foreign];
+    &[deleting, sources, namespace, blueprint, valid, secret_name, expired, suspended, bound, foreign];
 
 /// For so long a foreign object is believed to be in the way.
 const FOREIGN_FOR: SignedDuration = SignedDuration::from_secs(20);
@@ -57,12 +57,47 @@ fn namespace(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing
     }
 }
 
+fn blueprint(world: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
+    let name = agent.blueprint.as_ref()?;
+    let Some(blueprint) = world.blueprint_of(agent) else {
+        let message = format!(
+            "spec.blueprint: AgentBlueprint {name} does not exist; create it, or write the agent anew without it"
+        );
+        return match agent.made_by {
+            Some(_) => Some(Standing::Unmade(Refusal::new(
+                Reason::BlueprintNotFound,
+                format!("AgentBlueprint {name}, from which it was made, is gone"),
+            ))),
+            None => refuse(Reason::BlueprintNotFound, message),
+        };
+    };
+    if let Some(problem) = &blueprint.invalid {
+        return refuse(Reason::Invalid, format!("AgentBlueprint {name}: {problem}; correct the field"));
+    }
+    let namespace = &agent.meta.key.namespace;
+    let selected =
+        world.namespace(namespace).is_some_and(|n| n.labels.matched_by(&blueprint.namespace_selector));
+    if selected {
+        return None;
+    }
+    refuse(
+        Reason::NamespaceNotSelected,
+        format!(
+            "spec.blueprint: AgentBlueprint {name} does not select namespace {namespace}; ask the platform team to \
+             label the namespace or to widen spec.namespaceSelector"
+        ),
+    )
+}
+
 fn valid(_: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
     let problem = agent.invalid.as_ref()?;
     refuse(Reason::Invalid, format!("{problem}; correct the field"))
 }
 
 fn secret_name(world: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
+    if !agent.has_secret() {
+        return None;
+    }
     let key = agent.meta.key.sibling(agent.secret_name.clone());
     let winner = world.claimants(&key).into_iter().find(|a| !a.meta.deleting)?;
     if winner.meta.uid == agent.meta.uid {
@@ -78,8 +113,8 @@ fn secret_name(world: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> 
     )
 }
 
-fn expired(_: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
-    let end = agent.expires_at?;
+fn expired(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
+    let end = end_of(world, agent)?;
     if !clock.has_come(end) {
         return None;
     }
@@ -88,10 +123,21 @@ fn expired(_: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
     {
         return Some(Standing::Ended);
     }
-    refuse(Reason::Expired, format!("spec.expiresAt: {end} is past; set a later time to renew the agent"))
+    let said =
+        if agent.expires_at.is_some() { "spec.expiresAt" } else { "its blueprint's spec.defaults.lifetime" };
+    refuse(Reason::Expired, format!("{said}: {end} is past; set a later spec.expiresAt to renew the agent"))
 }
 
-fn suspended(_: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
+fn suspended(world: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
+    if let Some(blueprint) = world.blueprint_of(agent).filter(|b| b.suspend) {
+        return refuse(
+            Reason::Suspended,
+            format!(
+                "AgentBlueprint {}: spec.suspend is true; set it to false to resume all its agents",
+                blueprint.meta.key.name
+            ),
+        );
+    }
     agent.suspend.then(|| {
         Standing::Refused(Refusal {
             reason: Reason::Suspended,
@@ -148,6 +194,10 @@ fn bound(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
                 object.meta.uid
             ),
         ),
+        _ if object.finished && agent.made_by.is_some() => Some(Standing::Unmade(Refusal::new(
+            Reason::BoundObjectFinished,
+            format!("{kind} {name} has finished; an agent that was made for it does not outlive it"),
+        ))),
         _ if object.finished => refuse(
             Reason::BoundObjectFinished,
             format!("spec.boundObjectRef: {kind} {name} has finished; an agent does not outlive its work"),
@@ -186,6 +236,9 @@ fn absent(
 }
 
 fn foreign(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
+    if !agent.has_secret() {
+        return None;
+    }
     let key = agent.meta.key.sibling(agent.secret_name.clone());
     // One of our type that was not written for an agent is seen by our watch, every other is not.
     let what = match world.secret(&key) {

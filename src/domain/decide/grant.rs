@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Clock, Entitlement, GrantDecision, Refusal};
+use super::{Clock, Entitlement, GrantDecision, Refusal, end_of};
 use crate::api::{Mode, Reason, TokenProfile};
 use crate::domain::{Agent, Grant, Resource, World};
 
@@ -109,10 +109,9 @@ fn entitle(
         return Err(refusal);
     }
     let allowance = allowance(world, agent, grant, resource)?;
-    let (roles, role_refusal) =
-        narrow(&grant.roles, &resource.roles, &allowance.roles, &ROLES, grant, resource);
+    let (roles, role_refusal) = narrow(&grant.roles, &resource.roles, &allowance.roles, &ROLES, grant, agent);
     let (scopes, scope_refusal) =
-        narrow(&grant.scopes, &resource.scopes, &allowance.scopes, &SCOPES, grant, resource);
+        narrow(&grant.scopes, &resource.scopes, &allowance.scopes, &SCOPES, grant, agent);
     let refusal = role_refusal.or(scope_refusal);
     let asked = !grant.roles.is_empty() || !grant.scopes.is_empty();
     match refusal {
@@ -130,7 +129,7 @@ fn entitle(
         roles,
         scopes,
         lifetime: lifetime.min(limit),
-        not_after: [grant.expires_at, agent.expires_at].into_iter().flatten().min(),
+        not_after: [grant.expires_at, end_of(world, agent)].into_iter().flatten().min(),
     };
     Ok((entitlement, refusal))
 }
@@ -299,7 +298,7 @@ fn narrow(
     allowed: &Allow<'_>,
     words: &Words,
     grant: &Grant,
-    resource: &Resource,
+    agent: &Agent,
 ) -> (Vec<Arc<str>>, Option<Refusal>) {
     let (mut held, mut refusal) = (Vec::new(), None);
     for name in asked {
@@ -322,7 +321,7 @@ fn narrow(
                     format!(
                         "{field}: {one} {name:?} of AgentResource {} is not allowed to namespace {}; remove it, or \
                          ask the resource's owner to add it in spec.allow",
-                        resource.meta.key.name, grant.meta.key.namespace
+                        grant.resource, agent.meta.key.namespace
                     ),
                 )
             });

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use self::grant::resource_refusal;
-use super::{Digest, Hasher, Holding, Key, Uid, Users, World};
+use super::{Agent, Digest, Hasher, Holding, Key, Uid, Users, World};
 use crate::api::{GrantState, Mode, Reason, SigningAlgorithm, SubjectForm, TokenProfile};
 
 /// Why something is refused: a reason of the closed set, and a message that names object, field, value and
@@ -52,6 +52,8 @@ pub enum Standing {
     },
     /// `ttlSecondsAfterExpired` has passed: the agent is to be deleted.
     Ended,
+    /// What it was made for, or made from, is over: the agent, which nobody wrote, is to be deleted.
+    Unmade(Refusal),
     /// It is being deleted, or its namespace is: its credentials go.
     Deleting,
 }
@@ -198,8 +200,10 @@ impl Decision {
 pub fn decide(world: &World, key: &Key, now: Timestamp) -> Option<Decision> {
     let agent = world.agent(key)?;
     let config = world.config();
+    let blueprint = world.blueprint_of(agent);
     let lifetime = agent
         .token_lifetime
+        .or_else(|| blueprint.and_then(|b| b.token_lifetime))
         .unwrap_or(config.limits.token_lifetime.0)
         .clamp(config.limits.min_token_lifetime.0, config.limits.max_token_lifetime.0);
     let mut clock = Clock { now, until: None };
@@ -217,8 +221,16 @@ pub fn decide(world: &World, key: &Key, now: Timestamp) -> Option<Decision> {
         bound_uid,
         grants,
         lifetime,
-        not_after: agent.expires_at,
+        not_after: end_of(world, agent),
         until: clock.until,
+    })
+}
+
+/// When an agent's time is over: as it says itself, else so long after its creation as its blueprint says.
+pub(super) fn end_of(world: &World, agent: &Agent) -> Option<Timestamp> {
+    agent.expires_at.or_else(|| {
+        let lifetime = world.blueprint_of(agent)?.lifetime?;
+        agent.meta.created.checked_add(jiff::SignedDuration::from_secs(i64::from(lifetime))).ok()
     })
 }
 

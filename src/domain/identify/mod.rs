@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::maker::{Making, make};
 use super::{Agent, BoundObject, Key, KindName, Refusal, Uid, World, decide::Standing};
 use crate::api::Reason;
 
@@ -135,6 +136,12 @@ pub fn agent_of_pod<'w>(
     candidates.retain(|(rank, _)| Some(*rank) == best);
     match candidates.as_slice() {
         [(_, agent)] => Ok(agent),
+        [] if named.is_none() && matches!(make(world, &pod.meta.key).0, Making::Make(_) | Making::Later) => {
+            Err(Refusal::new(
+                Reason::Unknown,
+                format!("the agent of pod {} is being made; come again", pod.meta.key.name),
+            ))
+        }
         [] => Err(refuse(format!(
             "pod {} of service account {} is {}; an AgentIdentity needs spec.serviceAccountName: {} and, if it is \
              bound, the pod or a controller of it",
@@ -185,7 +192,7 @@ fn rank(agent: &Agent, line: &[(KindName, Arc<str>, Uid)]) -> Option<usize> {
 pub fn standing_refusal(standing: &Standing) -> Option<Refusal> {
     match standing {
         Standing::Allowed => None,
-        Standing::Refused(r) | Standing::Unknown(r) => Some(r.clone()),
+        Standing::Refused(r) | Standing::Unknown(r) | Standing::Unmade(r) => Some(r.clone()),
         Standing::Orphaned { message, .. } => {
             Some(Refusal::new(Reason::BoundObjectNotFound, message.clone()))
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{KindName, Meta};
+use super::{KindName, Labels, Meta};
 use crate::domain::{Digest, Uid};
 
 /// An object that agents may be bound to.
@@ -18,6 +18,8 @@ pub struct BoundObject {
     pub unselected: bool,
     /// What controls it: its ownerReference with `controller: true`.
     pub controller: Option<Controller>,
+    /// Of a pod: its labels, by which blueprints select it.
+    pub labels: Labels,
     /// Of a pod: its service account.
     pub account: Option<Arc<str>>,
     /// Of a pod: the value of the label by which pods are seen, which may name the agent.
@@ -27,8 +29,16 @@ pub struct BoundObject {
 impl BoundObject {
     /// One of which only metadata is known.
     #[must_use]
-    pub const fn new(meta: Meta) -> Self {
-        Self { meta, finished: false, unselected: false, controller: None, account: None, agent: None }
+    pub fn new(meta: Meta) -> Self {
+        Self {
+            meta,
+            finished: false,
+            unselected: false,
+            controller: None,
+            labels: Labels::default(),
+            account: None,
+            agent: None,
+        }
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! Invariant: these say what the API server said, never what we wish.
 
+mod blueprint;
 mod held;
 mod rights;
 
 use std::sync::Arc;
 
+pub use blueprint::Blueprint;
 pub use held::{BoundObject, Changed, Controller, Credentials, Drift, ServiceAccount, Trust};
 pub use rights::{Grant, Namespace, Resource, Selection, Users};
 
@@ -16,8 +18,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::statuslist::{Recorded, StatusRef};
 use super::{Digest, Hasher, Key, Uid};
 use crate::api::{
-    AgentGrantStatus, AgentIdentity, AgentIdentityStatus, AgentResourceStatus, GrantStatus, LabelSelector,
-    Reason, parse_seconds,
+    AgentBlueprintStatus, AgentGrantStatus, AgentIdentity, AgentIdentityStatus, AgentResourceStatus,
+    GrantStatus, LabelSelector, MADE_LABEL, PER_LABEL, Reason, parse_seconds,
 };
 
 /// What every object has.
@@ -111,6 +113,10 @@ pub struct Agent {
     pub labels: Labels,
     /// The UIDs of its ownerReferences.
     pub owners: Box<[Uid]>,
+    /// The AgentBlueprint that it is of.
+    pub blueprint: Option<Arc<str>>,
+    /// The UID of the blueprint that it was made from; `None` if somebody wrote it.
+    pub made_by: Option<Uid>,
     /// Whom it lives and dies with.
     pub bound: Option<Bound>,
     /// The service account of its pods.
@@ -139,6 +145,13 @@ impl Agent {
         self.bound.as_ref().filter(|b| b.is_exact()).and_then(|b| b.uid.or(self.status.bound_uid))
     }
 
+    /// Whether its credentials are in a Secret. An agent that was made for each pod has none: a pod can't mount a
+    /// name that it can't know.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        self.made_by.is_none() || self.labels.get(PER_LABEL) != Some("Pod")
+    }
+
     /// Whether two sights of an agent differ in nothing but resourceVersion, owners and status.
     pub(crate) fn same_but_status(&self, other: &Self) -> bool {
         let Self {
@@ -146,6 +159,8 @@ impl Agent {
             generation,
             labels,
             owners: _,
+            blueprint,
+            made_by,
             bound,
             service_account,
             secret_name,
@@ -159,6 +174,8 @@ impl Agent {
         meta.same_but_version(&other.meta)
             && *generation == other.generation
             && *labels == other.labels
+            && *blueprint == other.blueprint
+            && *made_by == other.made_by
             && *bound == other.bound
             && *service_account == other.service_account
             && *secret_name == other.secret_name
@@ -325,6 +342,14 @@ impl TryFrom<&AgentIdentity> for Agent {
                 .flatten()
                 .filter_map(|o| o.uid.parse().ok())
                 .collect(),
+            blueprint: spec.blueprint.as_deref().map(Arc::from),
+            made_by: object
+                .metadata
+                .labels
+                .as_ref()
+                .and_then(|l| l.get(MADE_LABEL))
+                .filter(|_| spec.blueprint.is_some())
+                .and_then(|uid| uid.parse().ok()),
             bound,
             service_account: spec.service_account_name.as_deref().map(Arc::from),
             secret_name,
@@ -373,6 +398,12 @@ fn recorded(grant: &GrantStatus) -> Option<Recorded> {
 
 impl From<&AgentResourceStatus> for SeenStatus {
     fn from(status: &AgentResourceStatus) -> Self {
+        Self::of(status, &status.conditions)
+    }
+}
+
+impl From<&AgentBlueprintStatus> for SeenStatus {
+    fn from(status: &AgentBlueprintStatus) -> Self {
         Self::of(status, &status.conditions)
     }
 }

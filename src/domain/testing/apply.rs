@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::*;
-use crate::api::AgentIdentityStatus;
+use crate::api::{AgentIdentityStatus, MADE_LABEL, PER_LABEL};
+use crate::domain::maker::{Making, make};
 use crate::domain::plan::{AgentStep, Issue, Plan, SecretStep, plan};
 use crate::domain::statuslist::{Indexes, StatusRef};
 use crate::domain::{schedule, status};
@@ -48,6 +49,7 @@ impl Cluster {
                 Work::Agent(key) => self.work_on(key, true),
                 Work::Orphan(key) => self.work_on_orphan(key),
                 Work::Trust(namespace) => self.work_on_trust(namespace),
+                Work::Pod(pod) => self.work_on_pod(pod),
             };
             match done {
                 Ok(()) => {}
@@ -90,6 +92,7 @@ impl Cluster {
         self.due.remove(key);
         let Some((decision, indexes, plan)) = self.plan_of(key) else { return Ok(()) };
         self.world.record_holdings(key, decision.holdings());
+        self.world.record_standing(key, &decision.standing);
         let uid = decision.uid;
         match &plan.agent {
             AgentStep::Confirm(object) => {
@@ -321,6 +324,42 @@ impl Cluster {
         }
         let uid = secret.meta.uid;
         self.delete_secret(key, uid)
+    }
+
+    fn work_on_pod(&mut self, pod: &Key) -> Done {
+        if Source::CORE.iter().any(|s| !self.world.is_fresh(s, self.now)) {
+            return Err(Undone::Refused);
+        }
+        let (making, contest) = make(&self.world, pod);
+        self.world.record_contest(pod, contest);
+        let made = match making {
+            Making::Nothing => return Ok(()),
+            Making::Later => return Err(Undone::Refused),
+            Making::Make(made) => made,
+        };
+        if self.agents.contains_key(&made.agent) {
+            return Err(Undone::Refused);
+        }
+        self.alive()?;
+        let (api_version, kind) = made.kind.rsplit_once('/').unwrap();
+        let account =
+            made.account.as_ref().map_or_else(String::new, |a| format!(", serviceAccountName: {a}"));
+        self.apply(&format!(
+            "{{kind: AgentIdentity, metadata: {{name: {}, namespace: {}, labels: {{{MADE_LABEL}: {}, {PER_LABEL}: {}}}, ownerReferences: \
+             [{{apiVersion: {api_version}, kind: {kind}, name: {}, uid: {}}}]}}, spec: {{blueprint: {}, boundObjectRef: \
+             {{apiVersion: {api_version}, kind: {kind}, name: {}, uid: {}}}{account}}}}}",
+            made.agent.name,
+            made.agent.namespace,
+            made.blueprint_uid,
+            made.per.as_str(),
+            made.name,
+            made.uid,
+            made.blueprint,
+            made.name,
+            made.uid,
+        ));
+        self.writes.agents += 1;
+        Ok(())
     }
 
     fn work_on_trust(&mut self, namespace: &Arc<str>) -> Done {

@@ -16,7 +16,7 @@ pub(crate) use self::apply::Writes;
 use super::plan::KeysSeen;
 use super::statuslist::HandOut;
 use super::*;
-use crate::api::{AgentGrant, AgentIdentity, AgentResource, Configuration};
+use crate::api::{AgentBlueprint, AgentGrant, AgentIdentity, AgentResource, Configuration};
 
 /// A token as it would have been signed.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +50,7 @@ pub(crate) struct Cluster {
     pub agents: BTreeMap<Key, AgentIdentity>,
     pub resources: BTreeMap<Key, AgentResource>,
     pub grants: BTreeMap<Key, AgentGrant>,
+    pub blueprints: BTreeMap<Key, AgentBlueprint>,
     pub namespaces: BTreeMap<Key, Namespace>,
     pub bound: BTreeMap<(KindName, Key), BoundObject>,
     pub secrets: BTreeMap<Key, Stored>,
@@ -93,6 +94,7 @@ impl Cluster {
             agents: BTreeMap::new(),
             resources: BTreeMap::new(),
             grants: BTreeMap::new(),
+            blueprints: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             bound: BTreeMap::new(),
             secrets: BTreeMap::new(),
@@ -178,6 +180,7 @@ impl Cluster {
             Source::Agents => self.agents.values().map(Self::agent_object).collect(),
             Source::Resources => self.resources.values().map(Self::resource_object).collect(),
             Source::Grants => self.grants.values().map(Self::grant_object).collect(),
+            Source::Blueprints => self.blueprints.values().map(Self::blueprint_object).collect(),
             Source::Namespaces => {
                 self.namespaces.values().cloned().map(|n| Object::Namespace(Box::new(n))).collect()
             }
@@ -203,6 +206,10 @@ impl Cluster {
 
     fn grant_object(grant: &AgentGrant) -> Object {
         Object::Grant(Box::new(Grant::try_from(grant).unwrap()))
+    }
+
+    fn blueprint_object(blueprint: &AgentBlueprint) -> Object {
+        Object::Blueprint(Box::new(Blueprint::try_from(blueprint).unwrap()))
     }
 
     fn put(&mut self, source: Source, object: Object) {
@@ -271,6 +278,7 @@ impl Cluster {
             let mut new: AgentIdentity = serde_json::from_value(value).unwrap();
             let old = self.agents.get(&key_of(&new.metadata));
             if let Some(old) = old {
+                new.spec.blueprint = old.spec.blueprint.clone();
                 new.spec.bound_object_ref = old.spec.bound_object_ref.clone();
                 new.spec.secret_name = old.spec.secret_name.clone();
                 new.status = old.status.clone();
@@ -306,6 +314,19 @@ impl Cluster {
             let uid = uid_of(&new.metadata);
             self.grants.insert(key_of(&new.metadata), new);
             uid
+        } else if let Some(value) = value("AgentBlueprint") {
+            let mut new: AgentBlueprint = serde_json::from_value(value).unwrap();
+            let old = self.blueprints.get(&key_of(&new.metadata));
+            if let Some(old) = old {
+                new.spec.identity_per = old.spec.identity_per;
+            }
+            let edited = old.is_none_or(|o| o.spec != new.spec);
+            let old = old.map(|o| o.metadata.clone());
+            self.stamp(&mut new.metadata, old, edited);
+            self.put(Source::Blueprints, Self::blueprint_object(&new));
+            let uid = uid_of(&new.metadata);
+            self.blueprints.insert(key_of(&new.metadata), new);
+            uid
         } else {
             panic!("an unknown kind: {yaml}")
         }
@@ -335,6 +356,7 @@ impl Cluster {
             Source::Agents => self.agents.remove(key).map(|a| uid_of(&a.metadata)),
             Source::Resources => self.resources.remove(key).map(|a| uid_of(&a.metadata)),
             Source::Grants => self.grants.remove(key).map(|a| uid_of(&a.metadata)),
+            Source::Blueprints => self.blueprints.remove(key).map(|a| uid_of(&a.metadata)),
             Source::Namespaces => self.namespaces.remove(key).map(|n| n.meta.uid),
             Source::Secrets => self.secrets.remove(key).map(|s| s.seen.meta.uid),
             Source::Trust => self.trust.remove(key).map(|t| t.meta.uid),
@@ -375,6 +397,22 @@ impl Cluster {
             let version = object.meta.version;
             self.pending.push((Source::Bound(kind), Event::Gone(key.clone(), uid, version)));
         }
+        self.bound.insert(at, object);
+        uid
+    }
+
+    /// Creates or changes a pod, or what controls it, whole.
+    pub fn put_bound(&mut self, kind: &str, key: &Key, change: impl FnOnce(&mut BoundObject)) -> Uid {
+        let kind = KindName::from(kind);
+        let at = (kind.clone(), key.clone());
+        let mut object = match self.bound.get(&at) {
+            Some(old) => old.clone(),
+            None => BoundObject::new(self.new_meta(key)),
+        };
+        object.meta.version = self.next_version();
+        change(&mut object);
+        self.put(Source::Bound(kind), Object::Bound(at.0.clone(), Box::new(object.clone())));
+        let uid = object.meta.uid;
         self.bound.insert(at, object);
         uid
     }

@@ -42,9 +42,18 @@ impl Cluster {
         let oldest = rivals.min_by_key(|a| age(&a.metadata)).unwrap();
         self.namespaces.contains_key(&Key::new("", ns))
             && oldest.metadata.uid == agent.metadata.uid
-            && agent.spec.expires_at.as_ref().is_none_or(|t| t.0 > self.now)
+            && (agent.spec.blueprint.is_none() || self.oracle_blueprint_allows(agent, ns))
+            && self.oracle_end(agent).is_none_or(|t| t > self.now)
             && agent.spec.suspend != Some(true)
             && !self.foreign.contains(&Key::new(ns, secret_name(agent)))
+    }
+
+    fn oracle_blueprint_allows(&self, agent: &AgentIdentity, ns: &str) -> bool {
+        let namespace = self.namespaces.get(&Key::new("", ns));
+        self.oracle_blueprint(agent).is_some_and(|b| {
+            b.spec.suspend != Some(true)
+                && namespace.is_some_and(|n| b.spec.namespace_selector.matches(|k| n.labels.get(k)))
+        })
     }
 
     /// Whether what an agent is bound to is there.
@@ -67,6 +76,8 @@ impl Cluster {
         let mut grants: Vec<_> =
             self.grants.values().filter(|g| g.metadata.namespace == agent.metadata.namespace).collect();
         grants.sort_by_key(|g| age(&g.metadata));
+        let inherited = self.oracle_inherited(agent);
+        grants.extend(&inherited);
         let mut taken = BTreeSet::new();
         for grant in grants {
             let named =
@@ -89,6 +100,44 @@ impl Cluster {
             }
         }
         files
+    }
+
+    fn oracle_blueprint(&self, agent: &AgentIdentity) -> Option<&AgentBlueprint> {
+        let blueprint = self.blueprints.get(&Key::new("", agent.spec.blueprint.as_deref()?))?;
+        let made = agent.metadata.labels.as_ref().and_then(|l| l.get(crate::api::MADE_LABEL));
+        made.is_none_or(|uid| Some(uid) == blueprint.metadata.uid.as_ref()).then_some(blueprint)
+    }
+
+    /// What an agent inherits, as grants of its namespace.
+    fn oracle_inherited(&self, agent: &AgentIdentity) -> Vec<AgentGrant> {
+        let blueprint = self.oracle_blueprint(agent);
+        let grants = blueprint.into_iter().flat_map(|b| &b.spec.grants);
+        let as_own = grants.map(|g| AgentGrant {
+            metadata: ObjectMeta { namespace: agent.metadata.namespace.clone(), ..ObjectMeta::default() },
+            spec: crate::api::AgentGrantSpec {
+                agents: crate::api::AgentSelection {
+                    names: None,
+                    selector: Some(crate::api::LabelSelector::default()),
+                },
+                resource: g.resource.clone(),
+                application: g.application.clone(),
+                delegation: g.delegation.clone(),
+                not_before: g.not_before.clone(),
+                expires_at: g.expires_at.clone(),
+                secret_key: g.secret_key.clone(),
+            },
+            status: None,
+        });
+        as_own.collect()
+    }
+
+    /// When an agent's time is over.
+    fn oracle_end(&self, agent: &AgentIdentity) -> Option<Timestamp> {
+        let default = || {
+            let lifetime = seconds(self.oracle_blueprint(agent)?.spec.defaults.as_ref()?.lifetime.as_ref())?;
+            Some(age(&agent.metadata).0 + SignedDuration::from_secs(lifetime))
+        };
+        agent.spec.expires_at.as_ref().map(|t| t.0).or_else(default)
     }
 
     fn oracle_held(&self, agent: &AgentIdentity, grant: &AgentGrant) -> Option<Held> {
@@ -123,10 +172,12 @@ impl Cluster {
         if roles.is_empty() && scopes.is_empty() && !(asked.roles.is_empty() && asked.scopes.is_empty()) {
             return None;
         }
-        let own = seconds(agent.spec.token_lifetime.as_ref()).unwrap_or(3600).clamp(600, 86_400);
+        let default = self.oracle_blueprint(agent).and_then(|b| b.spec.defaults.as_ref());
+        let default = default.and_then(|d| seconds(d.token_lifetime.as_ref()));
+        let own = seconds(agent.spec.token_lifetime.as_ref()).or(default).unwrap_or(3600).clamp(600, 86_400);
         let most = seconds(resource.spec.max_token_lifetime.as_ref()).unwrap_or(i64::MAX);
-        let ends = [&grant.spec.expires_at, &agent.spec.expires_at];
-        let until = ends.into_iter().flatten().map(|t| t.0).min();
+        let ends = [grant.spec.expires_at.as_ref().map(|t| t.0), self.oracle_end(agent)];
+        let until = ends.into_iter().flatten().min();
         let audience = resource.spec.audience.clone();
         Some(Held { audience, roles, scopes, seconds: own.min(most), until })
     }

@@ -3,7 +3,7 @@
 //! Invariant: a change marks the agent, and the others that a conflict over its Secret's name touches; our own
 //! answers and what only repeats a status mark nothing.
 
-use super::index::{forget, insert};
+use super::index::{forget, insert, toggle};
 use super::table::{Origin, Taken};
 use super::{Lane, Work, World};
 use crate::domain::{Agent, Key, Uid};
@@ -64,7 +64,7 @@ impl World {
         let key = &agent.meta.key;
         let first = !self.agents_in.contains_key(&key.namespace);
         self.index_agent(agent, true);
-        // Itself among them.
+        self.dirty.push((Work::Agent(key.clone()), Lane::Urgent));
         self.mark_claimants(&key.sibling(agent.secret_name.clone()));
         if first {
             self.dirty.push((Work::Trust(key.namespace.clone()), Lane::Urgent));
@@ -98,7 +98,9 @@ impl World {
             self.foreign.remove(&secret);
         }
         self.touch_grants_around(old);
+        self.mark_unserved(old);
         self.tally.forget_agent(key);
+        self.made.forget_agent(key);
     }
 
     fn mark_orphans(&mut self, agent: Uid) {
@@ -113,11 +115,16 @@ impl World {
         let claim = key.sibling(agent.secret_name.clone());
         let bound = agent.bound.as_ref().map(|b| (b.kind.clone(), key.sibling(b.name.clone())));
         let account = agent.service_account.as_ref().map(|a| key.sibling(a.clone()));
+        if let Some(blueprint) = &agent.blueprint {
+            toggle(&mut self.agents_of_blueprint, blueprint.clone(), key.clone(), there);
+        }
         self.index_recorded(agent, there);
         if there {
             self.agents_in.entry(key.namespace.clone()).or_default().insert(key.name.clone());
             self.agent_of_uid.insert(agent.meta.uid, key.clone());
-            insert(self.claims.entry(claim).or_default(), &key.name);
+            if agent.has_secret() {
+                insert(self.claims.entry(claim).or_default(), &key.name);
+            }
             if let Some(bound) = bound {
                 insert(self.bound_to.entry(bound).or_default(), &key.name);
             }

@@ -15,12 +15,17 @@ impl World {
             table.reached(object.meta.version);
         }
         let now = (object.meta.uid, object.finished, object.unselected);
+        let labels = object.labels.clone();
         // What the watch does not select it does not see deleted either: however far it has come, it does not
         // contradict the answer of a GET.
         let origin = if object.unselected { Origin::Watch } else { origin };
         match table.take(object, origin) {
             Taken::Stale => {}
-            Taken::Replaced(old) if (old.meta.uid, old.finished, old.unselected) == now => {}
+            Taken::Replaced(old) if (old.meta.uid, old.finished, old.unselected) == now => {
+                if old.labels != labels {
+                    self.mark_pod(kind, &key);
+                }
+            }
             Taken::Replaced(old) => {
                 if old.meta.uid != now.0 {
                     self.note_gone(kind, &key, old.meta.uid);
@@ -84,8 +89,22 @@ impl World {
         }
     }
 
+    /// The agents that are bound to an object of this name.
+    pub fn agents_bound_to(&self, kind: &KindName, key: &Key) -> impl Iterator<Item = &Agent> {
+        let names = self.bound_to.get(&(kind.clone(), key.clone()));
+        let (agents, key) = (&self.agents, key.clone());
+        names.into_iter().flatten().filter_map(move |n| agents.get(&key.sibling(n.clone())))
+    }
+
+    /// Whether objects of a kind are watched.
+    #[must_use]
+    pub fn sees(&self, kind: &KindName) -> bool {
+        self.bound.contains_key(kind)
+    }
+
     fn mark_bound(&mut self, kind: &KindName, key: &Key) {
         let agents = self.bound_to.get(&(kind.clone(), key.clone())).cloned().unwrap_or_default();
         self.mark_agents(agents.into_iter().map(|a| key.sibling(a)));
+        self.mark_pod(kind, key);
     }
 }

@@ -6,7 +6,7 @@ use super::table::Origin;
 use super::{Lost, Source, Work, World};
 use crate::domain::statuslist::Mark;
 use crate::domain::{
-    Agent, Credentials, Grant, Key, Lane, Meta, Namespace, Resource, ServiceAccount, Trust, Uid,
+    Agent, Blueprint, Credentials, Grant, Key, Lane, Meta, Namespace, Resource, ServiceAccount, Trust, Uid,
 };
 
 /// An object of a source, as it was seen.
@@ -18,6 +18,8 @@ pub enum Object {
     Resource(Box<Resource>),
     /// An AgentGrant.
     Grant(Box<Grant>),
+    /// An AgentBlueprint.
+    Blueprint(Box<Blueprint>),
     /// A Namespace.
     Namespace(Box<Namespace>),
     /// A Secret of our type.
@@ -40,6 +42,7 @@ impl Object {
             Self::Agent(a) => &a.meta,
             Self::Resource(r) => &r.meta,
             Self::Grant(g) => &g.meta,
+            Self::Blueprint(b) => &b.meta,
             Self::Namespace(n) => &n.meta,
             Self::Secret(s) => &s.meta,
             Self::Trust(t) => &t.meta,
@@ -60,6 +63,7 @@ impl World {
             Source::Agents => self.agents.begin_list(),
             Source::Resources => self.resources.begin_list(),
             Source::Grants => self.grants.begin_list(),
+            Source::Blueprints => self.blueprints.begin_list(),
             Source::Namespaces => self.namespaces.begin_list(),
             Source::Secrets => self.secrets.begin_list(),
             Source::Trust => self.trust.begin_list(),
@@ -80,6 +84,7 @@ impl World {
             Source::Agents => self.agents.missing(),
             Source::Resources => self.resources.missing(),
             Source::Grants => self.grants.missing(),
+            Source::Blueprints => self.blueprints.missing(),
             Source::Namespaces => self.namespaces.missing(),
             Source::Secrets => self.secrets.missing(),
             Source::Trust => self.trust.missing(),
@@ -125,6 +130,9 @@ impl World {
         let resources: Vec<_> = self.resources.iter().map(|(k, _)| k.name.clone()).collect();
         grants.into_iter().for_each(|g| self.tally.touch_grant(g));
         resources.into_iter().for_each(|r| self.tally.touch_resource(r));
+        let blueprints: Vec<_> = self.blueprints.iter().map(|(k, _)| k.name.clone()).collect();
+        blueprints.into_iter().for_each(|b| self.made.touch(b));
+        self.mark_pods(|_, _| true);
     }
 
     /// Marks every agent and namespace to be decided anew, in the paced lane: the keys have changed.
@@ -158,8 +166,9 @@ impl World {
     pub fn is_orphan(&self, secret: &Credentials) -> bool {
         let key = &secret.meta.key;
         secret.agent.is_some_and(|uid| {
-            self.agent_of_uid(uid)
-                .is_none_or(|a| a.meta.key.namespace != key.namespace || a.secret_name != key.name)
+            self.agent_of_uid(uid).is_none_or(|a| {
+                !a.has_secret() || a.meta.key.namespace != key.namespace || a.secret_name != key.name
+            })
         })
     }
 
@@ -169,6 +178,7 @@ impl World {
             Object::Agent(a) => self.take_agent(*a, origin),
             Object::Resource(r) => self.take_resource(*r, origin),
             Object::Grant(g) => self.take_grant(*g, origin),
+            Object::Blueprint(b) => self.take_blueprint(*b, origin),
             Object::Namespace(n) => self.take_namespace(*n, origin),
             Object::Secret(s) => self.take_secret(*s, origin),
             Object::Trust(t) => self.take_trust(*t, origin),
@@ -189,6 +199,7 @@ impl World {
             Source::Agents => self.agents.keep(key),
             Source::Resources => self.resources.keep(key),
             Source::Grants => self.grants.keep(key),
+            Source::Blueprints => self.blueprints.keep(key),
             Source::Namespaces => self.namespaces.keep(key),
             Source::Secrets => self.secrets.keep(key),
             Source::Trust => self.trust.keep(key),
@@ -220,6 +231,10 @@ impl World {
                     self.index_grant(&old, false);
                     self.mark_selected(&old);
                 }
+            }
+            Source::Blueprints => {
+                self.blueprints.reached(version);
+                self.remove_blueprint(key, uid);
             }
             Source::Namespaces => {
                 self.namespaces.reached(version);

@@ -4,9 +4,11 @@
 //! index and never by a scan over all agents.
 
 mod agents;
+mod blueprints;
 mod bound;
 mod feed;
 mod index;
+mod made;
 mod recorded;
 mod rights;
 mod secrets;
@@ -20,16 +22,18 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use feed::Object;
+pub use made::{BlueprintTally, Contest};
 pub use recorded::RecordedBy;
 pub use source::{Lost, Source, SourceState};
 pub use table::Origin;
 pub use tally::{GrantTally, Holding};
 
+use self::made::Made;
 use self::recorded::Lists;
 use self::table::Table;
 use self::tally::Tally;
 use super::{
-    Agent, BoundObject, Credentials, Grant, Key, KindName, Lane, Namespace, Resource, Selection,
+    Agent, Blueprint, BoundObject, Credentials, Grant, Key, KindName, Lane, Namespace, Resource, Selection,
     ServiceAccount, Trust, Uid,
 };
 use crate::api::Configuration;
@@ -43,6 +47,8 @@ pub enum Work {
     Orphan(Key),
     /// A namespace's trust ConfigMap.
     Trust(Arc<str>),
+    /// A pod that may be to have an agent made for it.
+    Pod(Key),
 }
 
 /// A Secret (or what else bears the name) that is not ours where an agent's should be.
@@ -80,6 +86,7 @@ pub struct World {
     agents: Table<Agent>,
     resources: Table<Resource>,
     grants: Table<Grant>,
+    blueprints: Table<Blueprint>,
     namespaces: Table<Namespace>,
     secrets: Table<Credentials>,
     trust: Table<Trust>,
@@ -96,12 +103,15 @@ pub struct World {
     grants_naming: HashMap<Key, BTreeSet<Arc<str>>>,
     grants_selecting: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     grants_on: HashMap<Arc<str>, BTreeSet<Key>>,
+    agents_of_blueprint: HashMap<Arc<str>, BTreeSet<Key>>,
+    blueprints_on: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     audiences: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     lists: Lists,
 
     foreign: HashMap<Key, Foreign>,
     confirmed_gone: HashSet<Uid>,
     tally: Tally,
+    made: Made,
     dirty: Vec<(Work, Lane)>,
 }
 
@@ -117,7 +127,7 @@ impl World {
     pub fn of(config: Configuration, view: View) -> Self {
         let kinds: HashSet<_> =
             config.bound_kinds.iter().map(|k| super::kind_name(&k.api_version, &k.kind)).collect();
-        let hops = HOPS.iter().filter(|(_, of)| view == View::Service && kinds.contains(*of));
+        let hops = HOPS.iter().filter(|(_, of)| kinds.contains(*of));
         let hops = hops.map(|(hop, _)| KindName::from(*hop));
         Self {
             bound: kinds.iter().cloned().chain(hops).map(|k| (k, Table::default())).collect(),
@@ -127,6 +137,7 @@ impl World {
             agents: Table::default(),
             resources: Table::default(),
             grants: Table::default(),
+            blueprints: Table::default(),
             namespaces: Table::default(),
             secrets: Table::default(),
             trust: Table::default(),
@@ -141,11 +152,14 @@ impl World {
             grants_naming: HashMap::new(),
             grants_selecting: HashMap::new(),
             grants_on: HashMap::new(),
+            agents_of_blueprint: HashMap::new(),
+            blueprints_on: HashMap::new(),
             audiences: HashMap::new(),
             lists: Lists::default(),
             foreign: HashMap::new(),
             confirmed_gone: HashSet::new(),
             tally: Tally::default(),
+            made: Made::default(),
             dirty: Vec::new(),
         }
     }
@@ -199,6 +213,17 @@ impl World {
     /// All grants.
     pub fn grants(&self) -> impl Iterator<Item = &Grant> {
         self.grants.iter().map(|(_, g)| g)
+    }
+
+    /// A blueprint.
+    #[must_use]
+    pub fn blueprint(&self, name: &Arc<str>) -> Option<&Blueprint> {
+        self.blueprints.get(&Key::new("", name.clone()))
+    }
+
+    /// All blueprints.
+    pub fn blueprints(&self) -> impl Iterator<Item = &Blueprint> {
+        self.blueprints.iter().map(|(_, b)| b)
     }
 
     /// A namespace.
@@ -294,7 +319,8 @@ impl World {
         rivals.filter(|r| !r.meta.deleting).min_by_key(|r| r.meta.seniority())
     }
 
-    /// The grants that speak of an agent, the oldest first.
+    /// The grants that speak of an agent: its namespace's, the oldest first, then those that it inherits, as they
+    /// stand in its blueprint.
     #[must_use]
     pub fn grants_of(&self, agent: &Agent) -> Vec<&Grant> {
         let key = &agent.meta.key;
@@ -306,6 +332,7 @@ impl World {
             .filter(|g| g.selects(agent))
             .collect();
         grants.sort_by_key(|g| g.meta.seniority());
+        grants.extend(self.blueprint_of(agent).into_iter().flat_map(|b| &b.grants));
         grants
     }
 
@@ -374,11 +401,12 @@ impl World {
 
     /// Numbers of objects by kind, for metrics.
     #[must_use]
-    pub fn sizes(&self) -> [(&'static str, usize); 8] {
+    pub fn sizes(&self) -> [(&'static str, usize); 9] {
         [
             ("agentidentities", self.agents.len()),
             ("agentresources", self.resources.len()),
             ("agentgrants", self.grants.len()),
+            ("agentblueprints", self.blueprints.len()),
             ("namespaces", self.namespaces.len()),
             ("secrets", self.secrets.len()),
             ("configmaps", self.trust.len()),

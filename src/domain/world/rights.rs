@@ -63,8 +63,10 @@ impl World {
     fn mark_resource(&mut self, name: &Arc<str>) {
         self.tally.touch_resource(name.clone());
         let grants: Vec<_> = self.grants_on.get(name).into_iter().flatten().cloned().collect();
-        let agents: Vec<_> =
+        let mut agents: Vec<_> =
             grants.iter().filter_map(|k| self.grants.get(k)).flat_map(|g| self.selected_by(g).0).collect();
+        let blueprints = self.blueprints_on.get(name).into_iter().flatten();
+        agents.extend(blueprints.flat_map(|b| self.agents_of_blueprint.get(b)).flatten().cloned());
         grants.into_iter().for_each(|g| self.tally.touch_grant(g));
         self.mark_agents(agents);
     }
@@ -132,6 +134,7 @@ impl World {
     pub(super) fn mark_namespace(&mut self, name: &Arc<str>) {
         let agents: Vec<_> = self.agents_in.get(name).into_iter().flatten().cloned().collect();
         self.mark_agents(agents.into_iter().map(|a| Key::new(name.clone(), a)));
+        self.mark_pods(|key, _| key.namespace == *name);
         self.dirty.push((Work::Trust(name.clone()), Lane::Urgent));
     }
 }

@@ -39,6 +39,7 @@ fn marked(c: &mut Cluster) -> Vec<String> {
             Work::Agent(k) => format!("{lane:?} {k}"),
             Work::Orphan(k) => format!("{lane:?} orphan {k}"),
             Work::Trust(n) => format!("{lane:?} trust {n}"),
+            Work::Pod(k) => format!("{lane:?} pod {k}"),
         })
         .collect();
     marks.into_iter().collect()

@@ -78,7 +78,7 @@ async fn run(
             ClientId::Uid(uid) => world.agent_of_uid(*uid),
             ClientId::Name(key) => world.agent(key),
         };
-        agent.map(|a| Client { agent: a.meta.key.clone(), uid: a.meta.uid })
+        agent.map(Client::of)
     };
     // Who may not run it learns nothing of it, not even whether it is there.
     let unauthorized = || {

@@ -83,6 +83,7 @@ pub(super) fn mint(
     let demand = Demand {
         agent: &client.agent,
         uid: client.uid,
+        blueprint: client.blueprint.as_deref(),
         grant: chosen.grant,
         entitlement: &entitlement,
         status: chosen.status,

@@ -1,0 +1,143 @@
+//! Taking AgentBlueprints in, and the pods that agents are made for.
+//!
+//! Invariant: a change marks the agents of the blueprint, by index, and the pods that it may select. Whatever takes
+//! credentials away is urgent, however many agents it hits.
+
+use std::sync::Arc;
+
+use super::index::toggle;
+use super::table::{Origin, Taken};
+use super::{Lane, View, Work, World};
+use crate::domain::{Agent, Blueprint, BoundObject, Key, KindName, Uid};
+
+/// The kind of pods.
+pub(super) const POD: &str = "v1/Pod";
+
+impl World {
+    /// The blueprint of an agent, if it is there and, where it made the agent, still the same.
+    #[must_use]
+    pub fn blueprint_of(&self, agent: &Agent) -> Option<&Blueprint> {
+        let blueprint = self.blueprint(agent.blueprint.as_ref()?)?;
+        let same = agent.made_by.is_none_or(|uid| uid == blueprint.meta.uid);
+        (same && !blueprint.meta.deleting).then_some(blueprint)
+    }
+
+    /// The blueprints that make agents of a pod, the one that rules first.
+    #[must_use]
+    pub fn blueprints_of_pod(&self, pod: &BoundObject) -> Vec<&Blueprint> {
+        let namespace = self.namespace(&pod.meta.key.namespace);
+        let mut selecting: Vec<_> = self
+            .blueprints()
+            .filter(|b| b.makes(&pod.labels))
+            .filter(|b| namespace.is_some_and(|n| n.labels.matched_by(&b.namespace_selector)))
+            .collect();
+        selecting.sort_by_key(|b| b.meta.seniority());
+        selecting
+    }
+
+    /// The agents of a blueprint, made and written.
+    pub fn agents_of_blueprint(&self, name: &Arc<str>) -> impl Iterator<Item = &Agent> {
+        self.agents_of_blueprint.get(name).into_iter().flatten().filter_map(|k| self.agents.get(k))
+    }
+
+    pub(super) fn take_blueprint(&mut self, blueprint: Blueprint, origin: Origin) {
+        if origin == Origin::Watch {
+            self.blueprints.reached(blueprint.meta.version);
+        }
+        let name = blueprint.meta.key.name.clone();
+        if let Some(old) = self.blueprints.get(&blueprint.meta.key)
+            && old.says_the_same(&blueprint)
+        {
+            let edited = old.generation != blueprint.generation;
+            if self.blueprints.take(blueprint, origin) != Taken::Stale && edited {
+                self.made.touch(name);
+            }
+            return;
+        }
+        let old: Option<Blueprint> = match self.blueprints.take(blueprint.clone(), origin) {
+            Taken::Stale => return,
+            Taken::New => None,
+            Taken::Replaced(old) => Some(old),
+        };
+        if let Some(old) = &old {
+            self.index_blueprint(old, false);
+        }
+        self.index_blueprint(&blueprint, true);
+        self.mark_blueprint(&name);
+        let selects =
+            |b: &Blueprint| (b.meta.uid, b.makes_any(), b.pod_selector.clone(), b.namespace_selector.clone());
+        if old.as_ref().is_none_or(|old| selects(old) != selects(&blueprint)) {
+            self.mark_pods(|_, pod| {
+                blueprint.makes(&pod.labels) || old.as_ref().is_some_and(|old| old.makes(&pod.labels))
+            });
+        }
+    }
+
+    pub(super) fn remove_blueprint(&mut self, key: &Key, uid: Uid) {
+        let Some(old) = self.blueprints.remove(key, uid) else { return };
+        self.index_blueprint(&old, false);
+        self.mark_blueprint(&key.name);
+        self.made.forget_blueprint(&key.name);
+        self.mark_pods(|_, pod| old.makes(&pod.labels));
+    }
+
+    fn index_blueprint(&mut self, blueprint: &Blueprint, there: bool) {
+        for grant in &blueprint.grants {
+            let name = blueprint.meta.key.name.clone();
+            toggle(&mut self.blueprints_on, grant.resource.clone(), name, there);
+        }
+    }
+
+    fn mark_blueprint(&mut self, name: &Arc<str>) {
+        self.made.touch(name.clone());
+        let agents = self.agents_of_blueprint.get(name).into_iter().flatten().cloned();
+        let stops = self.blueprint(name).is_none_or(|b| b.suspend || b.meta.deleting);
+        if stops {
+            self.dirty.extend(agents.map(|k| (Work::Agent(k), Lane::Urgent)));
+        } else {
+            let agents: Vec<_> = agents.collect();
+            self.mark_agents(agents);
+        }
+    }
+
+    /// Marks the pods that may be to have an agent made for them.
+    pub(super) fn mark_pods(&mut self, which: impl Fn(&Key, &BoundObject) -> bool) {
+        if self.view != View::Operator || !self.blueprints().any(Blueprint::makes_any) {
+            return;
+        }
+        let Some(pods) = self.bound.get(POD) else { return };
+        let marked = pods.iter().filter(|(k, pod)| !pod.finished && which(k, pod));
+        self.dirty.extend(marked.map(|(k, _)| (Work::Pod(k.clone()), Lane::Paced)));
+    }
+
+    /// Marks the pods that a made agent was there for: somebody deleted it, and they are still there.
+    pub(super) fn mark_unserved(&mut self, agent: &Agent) {
+        let (Some(bound), Some(_), Some(_)) = (&agent.bound, agent.made_by, self.blueprint_of(agent)) else {
+            return;
+        };
+        let object = agent.meta.key.sibling(bound.name.clone());
+        let lives = self.bound_object(&bound.kind, &object).is_some_and(|o| Some(o.meta.uid) == bound.uid);
+        if !lives {
+            return;
+        }
+        if &*bound.kind == POD {
+            self.mark_pod(&bound.kind.clone(), &object);
+        } else {
+            let namespace = agent.meta.key.namespace.clone();
+            self.mark_pods(|key, _| key.namespace == namespace);
+        }
+    }
+
+    /// Marks a pod that has come, gone or changed.
+    pub(super) fn mark_pod(&mut self, kind: &KindName, key: &Key) {
+        if self.view != View::Operator || &**kind != POD {
+            return;
+        }
+        let contested = self.is_contested(key);
+        let makes =
+            self.bound_object(kind, key).is_some_and(|pod| self.blueprints().any(|b| b.makes(&pod.labels)));
+        if makes || contested {
+            self.dirty.push((Work::Pod(key.clone()), Lane::Urgent));
+        }
+    }
+}
