@@ -10,11 +10,14 @@ pub mod keys;
 pub mod operator;
 pub mod process;
 pub mod publish;
+mod record;
 pub mod serve;
 pub mod server;
 pub mod sidecar;
 mod text;
 pub mod token;
+pub mod trace;
+pub mod unused;
 pub mod why;
 
 use std::process::ExitCode;
@@ -49,6 +52,11 @@ pub enum Command {
     Sidecar(sidecar::SidecarArgs),
     /// Get, explain or verify a token
     Token(token::TokenArgs),
+    // A text here would take the place of the command's own, which says more.
+    #[allow(missing_docs)]
+    Trace(trace::TraceArgs),
+    #[allow(missing_docs)]
+    Unused(unused::UnusedArgs),
     /// Say what an agent holds, and why it holds no more
     Why(why::WhyArgs),
 }
@@ -77,6 +85,12 @@ pub enum CliError {
     /// Of `agentid token`.
     #[error(transparent)]
     Token(#[from] token::TokenError),
+    /// Of `agentid trace`.
+    #[error(transparent)]
+    Trace(#[from] trace::TraceError),
+    /// Of `agentid unused`.
+    #[error(transparent)]
+    Unused(#[from] unused::UnusedError),
     /// Of `agentid why`.
     #[error(transparent)]
     Why(#[from] why::WhyError),
@@ -107,6 +121,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Publish(command) => wait(command.run()),
         Command::Sidecar(command) => wait(command.run()),
         Command::Token(command) => wait(command.run()),
+        Command::Trace(command) => wait(command.run()),
+        Command::Unused(command) => wait(command.run()),
         Command::Why(command) => wait(command.run()),
     };
     match done {

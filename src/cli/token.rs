@@ -7,6 +7,7 @@ mod explain;
 mod fetch;
 mod get;
 mod input;
+mod status;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -20,6 +21,7 @@ use thiserror::Error;
 
 use self::fetch::FetchError;
 use self::input::InputError;
+use self::status::StatusError;
 use super::server::ServerError;
 use super::why::Output;
 use crate::crypto::{JwkError, VerifyError, inspect};
@@ -37,7 +39,7 @@ enum TokenCommand {
     Inspect(InspectArgs),
     /// Get a token for a resource from the token service
     Get(get::GetArgs),
-    /// Verify a token against published keys, an issuer and an audience
+    // A text here would take the place of the command's own, which says more.
     Verify(verify::VerifyArgs),
 }
 
@@ -72,6 +74,9 @@ pub enum TokenError {
     /// The token was refused.
     #[error("refused: {0}")]
     Refused(VerifyError),
+    /// The token's status refuses it, or can't be told.
+    #[error("refused: {0}")]
+    Status(StatusError),
     /// The keys can't be had.
     #[error(transparent)]
     Fetch(#[from] FetchError),

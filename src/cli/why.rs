@@ -9,7 +9,7 @@ mod report;
 mod tests;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
@@ -109,13 +109,7 @@ impl WhyArgs {
     /// # Errors
     /// [`WhyError`].
     pub async fn run(self) -> Result<(), WhyError> {
-        let config = self.config.as_ref().map(|path| {
-            let name = path.display().to_string();
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| WhyError::File { path: name.clone(), source })?;
-            Configuration::from_yaml(&text).map_err(|source| WhyError::Config { path: name, source })
-        });
-        let config = config.transpose()?;
+        let config = self.config.as_deref().map(configuration).transpose()?;
         let assumed = config.is_none();
         let clients = connect(&self.connection.options()).await?;
         let namespace = self.namespace.as_ref().unwrap_or(&clients.namespace_default);
@@ -148,7 +142,15 @@ impl WhyArgs {
     }
 }
 
-fn print(text: &str) -> Result<(), WhyError> {
+/// Reads a configuration file.
+pub(super) fn configuration(path: &Path) -> Result<Configuration, WhyError> {
+    let name = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).map_err(|source| WhyError::File { path: name.clone(), source })?;
+    Configuration::from_yaml(&text).map_err(|source| WhyError::Config { path: name, source })
+}
+
+pub(super) fn print(text: &str) -> Result<(), WhyError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // Whoever reads has seen enough, as `head` does.
@@ -158,7 +160,7 @@ fn print(text: &str) -> Result<(), WhyError> {
 }
 
 /// A DNS subdomain (RFC 1123), as Kubernetes names objects: it becomes part of a path.
-fn object_name(text: &str) -> Result<String, String> {
+pub(super) fn object_name(text: &str) -> Result<String, String> {
     let good = |part: &str| {
         let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
         edge(part.chars().next())

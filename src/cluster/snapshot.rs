@@ -22,7 +22,7 @@ use thiserror::Error;
 pub use self::similar::similar;
 use super::client::{CallError, Class, timed};
 use super::feed::{Skipped, collection};
-use super::watch::{Signal, WatchSpec, watch};
+use super::watch::{Signal, Unreadable, WatchSpec, watch};
 use super::wire::{
     Wire, WireAgent, WireGrant, WireObject, WireResource, WireSecret, WireTrust, WireWorkload,
 };
@@ -361,25 +361,37 @@ impl Looker<'_> {
         }
     }
 
-    /// Lists by pages and gives up at the first failure. The stream reads nothing ahead, so no watch is opened.
     async fn list<T: DeserializeOwned + Send + 'static>(
         &self,
         spec: WatchSpec,
-        mut each: impl FnMut(T),
-    ) -> Result<Vec<super::watch::Unreadable>, CallError> {
-        let mut unreadable = Vec::new();
-        let mut signals = watch::<T>(self.client.clone(), spec);
-        while let Some(signal) = signals.next().await {
-            match signal {
-                Signal::Page(page) => page.into_iter().for_each(&mut each),
-                Signal::Unreadable(object) => unreadable.push(object),
-                Signal::Listed(_) => break,
-                Signal::Lost(error) => return Err(error),
-                Signal::Listing | Signal::Apply(_) | Signal::Delete(_) | Signal::Heard(_) => {}
-            }
-        }
-        Ok(unreadable)
+        each: impl FnMut(T),
+    ) -> Result<Vec<Unreadable>, CallError> {
+        list(self.client, spec, each).await
     }
+}
+
+/// Lists by pages and gives up at the first failure; gives what can't be read. The stream reads nothing ahead, so no
+/// watch is opened.
+///
+/// # Errors
+/// What the API server said.
+pub async fn list<T: DeserializeOwned + Send + 'static>(
+    client: &Client,
+    spec: WatchSpec,
+    mut each: impl FnMut(T),
+) -> Result<Vec<Unreadable>, CallError> {
+    let mut unreadable = Vec::new();
+    let mut signals = watch::<T>(client.clone(), spec);
+    while let Some(signal) = signals.next().await {
+        match signal {
+            Signal::Page(page) => page.into_iter().for_each(&mut each),
+            Signal::Unreadable(object) => unreadable.push(object),
+            Signal::Listed(_) => break,
+            Signal::Lost(error) => return Err(error),
+            Signal::Listing | Signal::Apply(_) | Signal::Delete(_) | Signal::Heard(_) => {}
+        }
+    }
+    Ok(unreadable)
 }
 
 impl Taking {

@@ -9,12 +9,17 @@ use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::api::{Reason, TokenProfile};
 use crate::domain::{Entitlement, StatusRef};
 
 /// The `kind` of every line: by it audit lines are told from other output.
 pub const AUDIT_KIND: &str = "agentid.dev/audit";
+/// How every line of ours begins.
+const OPENING: &str = r#"{"kind":"agentid.dev/audit""#;
+/// Where log shippers put the line that they carry.
+const WRAPPERS: [&str; 3] = ["log", "message", "msg"];
 /// Lines that may wait for a slow reader; then those who mint wait too, since no mint goes unrecorded.
 const QUEUE: usize = 8192;
 /// Lines that are recorded and not written yet.
@@ -159,11 +164,34 @@ impl AuditLine {
         text
     }
 
-    /// Reads a line; `None` for whatever is none.
+    /// Reads a line; `None` for whatever is none. A log shipper may have put something before it (with braces, too),
+    /// or the whole line into a member of an object of its own.
     #[must_use]
     pub fn read(line: &str) -> Option<Self> {
-        let line: Self = serde_json::from_str(line.get(line.find('{')?..)?).ok()?;
+        // Most lines of a stream are others', and are not parsed.
+        if !line.contains(AUDIT_KIND) {
+            return None;
+        }
+        let first = line.get(line.find('{')?..)?;
+        Self::whole(first)
+            .or_else(|| Self::whole(line.get(line.find(OPENING)?..)?))
+            .or_else(|| Self::wrapped(first))
+    }
+
+    fn whole(text: &str) -> Option<Self> {
+        let line: Self = serde_json::from_str(text).ok()?;
         (line.kind == AUDIT_KIND).then_some(line)
+    }
+
+    /// As Docker's json-file and most shippers wrap lines. Of a text that merely contains a line nothing is taken: it
+    /// is somebody's message.
+    fn wrapped(text: &str) -> Option<Self> {
+        let outer: Map<String, Value> = serde_json::from_str(text).ok()?;
+        WRAPPERS.iter().find_map(|member| match outer.get(*member)? {
+            Value::String(inner) if inner.starts_with(OPENING) => Self::whole(inner),
+            inner @ Value::Object(_) => Self::deserialize(inner).ok().filter(|line| line.kind == AUDIT_KIND),
+            _ => None,
+        })
     }
 }
 
@@ -252,9 +280,32 @@ mod tests {
         assert!(text.ends_with("}\n") && text.lines().count() == 1);
         assert!(!text.contains("null"), "{text}");
         // As a log shipper may write it.
-        assert_eq!(AuditLine::read(&format!("2027-01-01T00:00:00Z stdout F {}", text.trim())), Some(line));
-        for other in ["", "{}", "{\"kind\":\"x\"}", "not json", "{\"kind\":\"agentid.dev/audit\""] {
-            assert_eq!(AuditLine::read(other), None, "{other}");
+        let text = text.trim();
+        assert!(text.starts_with(OPENING), "{text}");
+        let wrapped = |member: &str, value: Value| serde_json::json!({"a": 1, member: value}).to_string();
+        for carried in [
+            text.to_owned(),
+            format!("2027-01-01T00:00:00Z stdout F {text}\r\n"),
+            format!("[pod/agentid-serve-x/agentid] {text}"),
+            format!("{{app=\"agentid\"}} {text}"),
+            wrapped("log", Value::String(format!("{text}\n"))),
+            wrapped("message", serde_json::from_str(text).unwrap()),
+        ] {
+            assert_eq!(AuditLine::read(&carried), Some(line.clone()), "{carried}");
+        }
+        for other in [
+            String::new(),
+            "{}".to_owned(),
+            "{\"kind\":\"x\"}".to_owned(),
+            "not json, agentid.dev/audit".to_owned(),
+            "{\"kind\":\"agentid.dev/audit\"".to_owned(),
+            // Cut short, and what others quote.
+            text[..text.len() - 1].to_owned(),
+            wrapped("log", Value::String(format!("he said: {text}"))),
+            wrapped("other", Value::String(text.to_owned())),
+            format!("WARN refused: {text:?}"),
+        ] {
+            assert_eq!(AuditLine::read(&other), None, "{other}");
         }
     }
 }

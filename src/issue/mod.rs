@@ -8,6 +8,7 @@ mod claims;
 mod demand;
 mod document;
 mod jti;
+pub mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

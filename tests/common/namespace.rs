@@ -140,6 +140,18 @@ impl Namespace {
         }
     }
 
+    /// The objects may be changed so (nothing is).
+    ///
+    /// # Panics
+    /// If one is refused.
+    pub async fn expect_change_accepted(&self, yaml: &str) {
+        for object in self.objects(yaml) {
+            if let Err(e) = self.patch(&object, true).await {
+                panic!("refused: {}\n{yaml}", message(&e));
+            }
+        }
+    }
+
     /// The object may not be changed so, and the refusal says all this.
     ///
     /// # Panics

@@ -1,6 +1,6 @@
-//! A JWK set from a file or a URL.
+//! A JWK set from a file or a URL, and a status list from its URL.
 //!
-//! Invariants: at most 1 MiB is read; what comes by a URL comes as [`net::fetch`](crate::net::fetch) has it.
+//! Invariants: at most 1 MiB of keys and 8 MiB of a list are read; what comes by a URL comes as [`net::fetch`](crate::net::fetch) has it.
 
 use std::io;
 use std::path::Path;
@@ -9,6 +9,7 @@ use http::Uri;
 use thiserror::Error;
 
 use super::super::text::printable;
+use crate::crypto::MAX_STATUS_LIST_TOKEN_BYTES;
 use crate::net;
 use crate::net::fetch::{FetchOptions, Guard, Roots};
 
@@ -52,21 +53,31 @@ pub(super) async fn document(from: &str, ca: Option<&Path>) -> Result<String, Fe
     if !is_url(from) {
         return file(from);
     }
+    fetched(from, ca, "application/jwk-set+json, application/json", LIMIT).await
+}
+
+/// Fetches a status list.
+pub(super) async fn status_list(url: &str, ca: Option<&Path>) -> Result<String, FetchError> {
+    // Over http, which is spoken on loopback alone, nobody vouches for anything.
+    let ca = ca.filter(|_| !is_http(url));
+    fetched(url, ca, "application/statuslist+jwt", MAX_STATUS_LIST_TOKEN_BYTES).await
+}
+
+async fn fetched(
+    from: &str,
+    ca: Option<&Path>,
+    accept: &'static str,
+    limit: usize,
+) -> Result<String, FetchError> {
     let roots = match ca {
         None => Roots::System,
-        Some(_) if address(from).is_ok_and(|uri| uri.scheme_str() == Some("http")) => {
+        Some(_) if is_http(from) => {
             let problem = "--ca has no meaning without https";
             return Err(FetchError::Url { url: printable(from), problem });
         }
         Some(path) => Roots::Pem(file(&path.to_string_lossy())?),
     };
-    let options = FetchOptions {
-        roots,
-        guard: Guard::Anywhere,
-        accept: "application/jwk-set+json, application/json",
-        limit: LIMIT,
-        ..FetchOptions::default()
-    };
+    let options = FetchOptions { roots, guard: Guard::Anywhere, accept, limit, ..FetchOptions::default() };
     match net::fetch::fetch(from, &options).await {
         Ok(fetched) => Ok(fetched.body),
         Err(net::fetch::FetchError::Certificates(problem)) => Err(match ca {
@@ -78,6 +89,10 @@ pub(super) async fn document(from: &str, ca: Option<&Path>) -> Result<String, Fe
         }),
         Err(e) => Err(FetchError::Answer(e)),
     }
+}
+
+fn is_http(url: &str) -> bool {
+    address(url).is_ok_and(|uri| uri.scheme_str() == Some("http"))
 }
 
 fn is_url(from: &str) -> bool {

@@ -82,14 +82,14 @@ fn times_that_make_no_sense_are_told_plainly() {
 #[test]
 fn each_check_is_told_and_those_after_a_failure_are_not_made() {
     let good = checked(&token(&claims()), "https://tickets.example.com");
-    let text = verify::text(&good, Typ::Access, true, now());
+    let text = verify::text(&good, None, (Typ::Access, true), now());
     assert_eq!(text.lines().filter(|l| l.starts_with("ok ")).count(), CHECKS.len(), "{text}");
     assert!(text.contains("Verified: spiffe://agents.example.com/agent/1"), "{text}");
     assert!(text.contains("--typ demands one") && text.contains(", in 50m"), "{text}");
     assert_eq!(verify::as_json(&good, Typ::Access, now())["verified"], true);
 
     let bad = checked(&token(&claims()), "https://wiki.example.com");
-    let text = verify::text(&bad, Typ::Access, false, now());
+    let text = verify::text(&bad, None, (Typ::Access, false), now());
     assert!(text.contains("ok       signature"), "{text}");
     assert!(text.contains("FAILED   aud        aud is \"https://tickets.example.com\", expected"), "{text}");
     assert!(text.contains("not made exp") && text.ends_with("\nRefused.\n"), "{text}");

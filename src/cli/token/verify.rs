@@ -9,19 +9,23 @@ use serde_json::{Value, json};
 
 use super::super::text::{instant, printable};
 use super::super::why::Output;
+use super::status::{self, StatusError};
 use super::{TokenError, fetch, input, pretty, print, times, times_json};
-use crate::crypto::{CHECKS, Expect, JwkSet, Typ, Verified, VerifyError, inspect, verify};
+use crate::crypto::{CHECKS, Expect, JwkSet, StatusRef, Typ, Verified, VerifyError, inspect, verify};
 
 /// Verify a token against published keys, an issuer and an audience.
 ///
-/// The exit code is 0 if every check passed and 1 if the token is refused or the keys can't be had. Revocation
-/// before expiry is not looked at: a token of a revoked key fails, since the key is no longer published.
+/// The exit code is 0 if every check passed and 1 if the token is refused or the keys can't be had. A token of a
+/// revoked key fails, since the key is no longer published; whether the token itself was withdrawn before it expires
+/// is looked up with --status alone.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentid token verify --jwks /var/run/agentid/jwks.json --issuer https://agents.example.com \\
       --audience https://tickets.example.com /var/run/agentid/tickets.jwt
   agentid token verify --jwks https://agents.example.com/jwks --issuer https://agents.example.com \\
-      --audience https://tickets.example.com - < tickets.jwt")]
+      --audience https://tickets.example.com - < tickets.jwt
+  agentid token verify --status --ca /var/run/agentid/ca.crt --jwks https://agents.example.com/jwks \\
+      --issuer https://agents.example.com --audience https://tickets.example.com tickets.jwt")]
 pub(super) struct VerifyArgs {
     /// The issuer's JWK set: a file, or an https URL (http on loopback only)
     #[arg(long, value_name = "FILE|URL")]
@@ -38,7 +42,10 @@ pub(super) struct VerifyArgs {
     /// By how many seconds the issuer's clock may differ
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=300))]
     leeway: u32,
-    /// Certificates (PEM) that may vouch for the URL's server; the system's when absent
+    /// Fetch the token's status list from its issuer, and refuse the token if it was withdrawn
+    #[arg(long)]
+    status: bool,
+    /// Certificates (PEM) that may vouch for the server of the keys and the status list; the system's when absent
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// How to print the result
@@ -77,11 +84,32 @@ impl VerifyArgs {
             now: now.as_second(),
         };
         let result = verify(&token, &parsed.set, &expect);
+        // The list of a token that is refused is nobody's business.
+        let status = match &result {
+            Ok(verified) if self.status => Some(
+                status::look(
+                    &verified.claims,
+                    &self.issuer,
+                    &parsed.set,
+                    self.ca.as_deref(),
+                    (now, self.leeway),
+                )
+                .await,
+            ),
+            _ => None,
+        };
         print(&match self.output {
-            Output::Text => text(&result, expect.typ, self.typ.is_none(), now),
-            Output::Json => pretty(&as_json(&result, expect.typ, now)),
+            Output::Text => text(&result, status.as_ref(), (expect.typ, self.typ.is_none()), now),
+            Output::Json => {
+                let mut value = as_json(&result, expect.typ, now);
+                if let Some(status) = &status {
+                    status::add(&mut value, status);
+                }
+                pretty(&value)
+            }
         })?;
-        result.map(drop).map_err(TokenError::Refused)
+        result.map_err(TokenError::Refused)?;
+        status.transpose().map(drop).map_err(TokenError::Status)
     }
 
     /// The kind asked for; else the one that the header names, which the verifier then holds it to.
@@ -137,8 +165,8 @@ fn outcomes(result: &Result<Verified, VerifyError>) -> Vec<(&'static str, &'stat
 
 pub(super) fn text(
     result: &Result<Verified, VerifyError>,
-    typ: Typ,
-    any_typ: bool,
+    status: Option<&Result<StatusRef, StatusError>>,
+    (typ, any_typ): (Typ, bool),
     now: Timestamp,
 ) -> String {
     let mut out = String::new();
@@ -150,11 +178,14 @@ pub(super) fn text(
             _ => writeln!(out, "not made {check:<10}"),
         };
     }
+    if let Some(status) = status {
+        out.push_str(&status::text(status));
+    }
     if any_typ {
         let _ = writeln!(out, "note     typ        {} as the token says; --typ demands one", typ.as_str());
     }
     let _ = match result {
-        Ok(verified) => {
+        Ok(verified) if status.is_none_or(Result::is_ok) => {
             let sub = verified.claims.get("sub").and_then(Value::as_str).unwrap_or_default();
             let expires = times(&verified.claims)[2].1.map(|at| instant(at, now)).unwrap_or_default();
             writeln!(
@@ -165,7 +196,7 @@ pub(super) fn text(
                 printable(&verified.kid)
             )
         }
-        Err(_) => writeln!(out, "\nRefused."),
+        _ => writeln!(out, "\nRefused."),
     };
     out
 }
