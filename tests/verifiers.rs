@@ -51,6 +51,7 @@ impl Pair {
         };
         let file = "tickets.jwt";
         let issue = Issue {
+            blueprint: None,
             agent: Key::new("support", "triage"),
             uid: Uid(0x7f3d_9a2e_0001_4abc_8def_0123_4567_89ab),
             secret: "triage-agentid".into(),

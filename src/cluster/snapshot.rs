@@ -24,7 +24,7 @@ use super::client::{CallError, Class, timed};
 use super::feed::{Skipped, collection};
 use super::watch::{Signal, Unreadable, WatchSpec, watch};
 use super::wire::{
-    Wire, WireAgent, WireGrant, WireObject, WireResource, WireSecret, WireTrust, WireWorkload,
+    Wire, WireAgent, WireBlueprint, WireGrant, WireObject, WireResource, WireSecret, WireTrust, WireWorkload,
 };
 use super::write::Writer;
 use crate::api::{
@@ -130,13 +130,13 @@ pub async fn snapshot(
         Some(status) => serde_json::from_value(status.clone()).map_err(|e| unreadable(e.to_string()))?,
         None => AgentIdentityStatus::default(),
     };
-    let bound = match serde_json::from_value::<WireAgent>(found)
+    let (bound, blueprint) = match serde_json::from_value::<WireAgent>(found)
         .map_err(|e| unreadable(e.to_string()))?
         .object(&Source::Agents)
         .map_err(|e| unreadable(e.to_string()))?
     {
-        Object::Agent(agent) => agent.bound,
-        _ => None,
+        Object::Agent(agent) => (agent.bound, agent.blueprint),
+        _ => (None, None),
     };
     let trust = looker.writer.look::<Value>("/api/v1/configmaps", &agent.sibling(TRUST_NAME)).await;
     let issuer =
@@ -152,13 +152,18 @@ pub async fn snapshot(
         }
         config
     });
-    let mut taking = Taking { world: World::new(config), unseen: Vec::new(), skipped: Vec::new() };
+    let mut taking = Taking {
+        world: World::new(config),
+        unseen: Vec::new(),
+        skipped: Vec::new(),
+        of_blueprint: blueprint.is_some(),
+    };
     looker.fill(&mut taking, trust).await;
     if let Some(bound) = bound {
         looker.bound(&mut taking, agent, &bound).await;
     }
     looker.foreign(&mut taking, agent).await;
-    let Taking { world, unseen, skipped } = taking;
+    let Taking { world, unseen, skipped, .. } = taking;
     if world.agent(agent).is_none() && unseen.iter().all(|u| u.source != Source::Agents) {
         return Err(unreadable("it was deleted while it was being looked at".to_owned()));
     }
@@ -183,6 +188,8 @@ struct Taking {
     world: World,
     unseen: Vec<Unseen>,
     skipped: Vec<Skipped>,
+    /// The agent names a blueprint.
+    of_blueprint: bool,
 }
 
 impl Taking {
@@ -201,8 +208,9 @@ impl Taking {
     /// A source that could not be listed. Who asks may see less than the operator does: what changes no grant
     /// is then taken for empty, and said.
     fn failed(&mut self, source: Source, error: CallError) {
-        let assumed_empty =
-            matches!(source, Source::Secrets | Source::Trust) && error.class() == Class::Forbidden;
+        let changes_nothing = matches!(source, Source::Secrets | Source::Trust)
+            || (source == Source::Blueprints && !self.of_blueprint);
+        let assumed_empty = changes_nothing && error.class() == Class::Forbidden;
         if assumed_empty {
             self.listed(&source);
         } else {
@@ -259,6 +267,8 @@ impl Looker<'_> {
         self.take::<WireGrant>(taking, Source::Grants, ours("agentgrants")).await;
         let resources = WatchSpec::new(format!("/apis/{API_VERSION}/agentresources"));
         self.take::<WireResource>(taking, Source::Resources, resources).await;
+        let blueprints = WatchSpec::new(format!("/apis/{API_VERSION}/agentblueprints"));
+        self.take::<WireBlueprint>(taking, Source::Blueprints, blueprints).await;
         let secrets = WatchSpec::new(format!("/api/v1/namespaces/{}/secrets", self.namespace))
             .fields(format!("type={SECRET_TYPE}"))
             .metadata_only();

@@ -21,10 +21,8 @@ const CONCURRENCY: usize = 8;
 
 /// Writes the statuses that have changed since the last call.
 pub(super) async fn flush(cx: &Context) {
-    let ((grants, resources), blueprints): ((BTreeSet<Key>, BTreeSet<Arc<str>>), BTreeSet<Arc<str>>) = {
-        let mut world = cx.world.write();
-        (world.take_tallied(), world.take_made())
-    };
+    let (grants, resources): (BTreeSet<Key>, BTreeSet<Arc<str>>) = cx.world.write().take_tallied();
+    let blueprints = cx.world.write().take_made();
     stream::iter(blueprints)
         .for_each_concurrent(CONCURRENCY, |name| async move {
             if let Err(error) = blueprint(cx, &name).await {

@@ -12,6 +12,7 @@ fn what_is_assumed_of_a_cluster() {
 #[test]
 fn what_may_not_be_read_is_unknown_unless_it_changes_no_grant() {
     let mut taking = Taking {
+        of_blueprint: false,
         world: World::new(Configuration::new("https://i.example", "i.example")),
         unseen: vec![],
         skipped: vec![],
