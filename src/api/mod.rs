@@ -7,6 +7,7 @@
 
 mod agent_grant;
 mod agent_identity;
+mod agent_policy;
 mod agent_resource;
 pub mod annotation;
 mod configuration;
@@ -23,6 +24,10 @@ pub use agent_grant::{
 pub use agent_identity::{
     AgentIdentity, AgentIdentitySpec, AgentIdentityStatus, BoundObjectRef, GrantState, GrantStatus, Sponsor,
     SponsorKind, StatusIndex,
+};
+pub use agent_policy::{
+    AgentPolicy, AgentPolicySpec, AgentPolicyStatus, Denial, Enforcement, PolicyLimits, PolicyMatch,
+    Requirement as PolicyRequirement,
 };
 pub use agent_resource::{
     AgentRef, AgentResource, AgentResourceSpec, AgentResourceStatus, Allowance, Introspector, Mode, Offer,
@@ -64,7 +69,7 @@ pub const DOCUMENT_KEY: &str = "agent.json";
 /// # Errors
 /// None in a version whose tests pass: the finished schemas are still definitions.
 pub fn crds() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
-    [AgentIdentity::crd(), AgentResource::crd(), AgentGrant::crd()]
+    [AgentIdentity::crd(), AgentResource::crd(), AgentGrant::crd(), AgentPolicy::crd()]
         .into_iter()
         .map(|crd| {
             let mut value = serde_json::to_value(crd)?;
