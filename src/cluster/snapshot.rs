@@ -24,7 +24,7 @@ use super::client::{CallError, Class, timed};
 use super::feed::{Skipped, collection};
 use super::watch::{Signal, WatchSpec, watch};
 use super::wire::{
-    Wire, WireAgent, WireGrant, WireObject, WireResource, WireSecret, WireTrust, WireWorkload,
+    Wire, WireAgent, WireGrant, WireObject, WirePolicy, WireResource, WireSecret, WireTrust, WireWorkload,
 };
 use super::write::Writer;
 use crate::api::{
@@ -259,6 +259,8 @@ impl Looker<'_> {
         self.take::<WireGrant>(taking, Source::Grants, ours("agentgrants")).await;
         let resources = WatchSpec::new(format!("/apis/{API_VERSION}/agentresources"));
         self.take::<WireResource>(taking, Source::Resources, resources).await;
+        let policies = WatchSpec::new(format!("/apis/{API_VERSION}/agentpolicies"));
+        self.take::<WirePolicy>(taking, Source::Policies, policies).await;
         let secrets = WatchSpec::new(format!("/api/v1/namespaces/{}/secrets", self.namespace))
             .fields(format!("type={SECRET_TYPE}"))
             .metadata_only();

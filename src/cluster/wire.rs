@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::api::{
     AGENT_LABEL, AgentGrant, AgentGrantSpec, AgentGrantStatus, AgentIdentity, AgentIdentitySpec,
-    AgentIdentityStatus, AgentResource, AgentResourceSpec, AgentResourceStatus, DOCUMENT_KEY, MANAGED_BY,
-    annotation,
+    AgentIdentityStatus, AgentPolicy, AgentPolicySpec, AgentPolicyStatus, AgentResource, AgentResourceSpec,
+    AgentResourceStatus, DOCUMENT_KEY, MANAGED_BY, annotation,
 };
 use crate::domain::statuslist::Mark;
 use crate::domain::{
@@ -49,6 +49,8 @@ pub type WireAgent = WireCustom<AgentIdentitySpec, AgentIdentityStatus>;
 pub type WireResource = WireCustom<AgentResourceSpec, AgentResourceStatus>;
 /// An AgentGrant on the wire.
 pub type WireGrant = WireCustom<AgentGrantSpec, AgentGrantStatus>;
+/// An AgentPolicy on the wire.
+pub type WirePolicy = WireCustom<AgentPolicySpec, AgentPolicyStatus>;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -99,6 +101,13 @@ impl Wire for WireGrant {
     fn object(self, _: &Source) -> Result<Object, Unfit> {
         let object = AgentGrant { metadata: self.metadata.into(), spec: self.spec, status: self.status };
         (&object).try_into().map(|g| Object::Grant(Box::new(g)))
+    }
+}
+
+impl Wire for WirePolicy {
+    fn object(self, _: &Source) -> Result<Object, Unfit> {
+        let object = AgentPolicy { metadata: self.metadata.into(), spec: self.spec, status: self.status };
+        (&object).try_into().map(|p| Object::Policy(Box::new(p)))
     }
 }
 

@@ -9,6 +9,7 @@ pub mod identify;
 pub mod keyring;
 mod names;
 pub mod plan;
+pub mod policy;
 pub mod presented;
 #[cfg(test)]
 mod properties;
@@ -21,12 +22,14 @@ pub mod statuslist;
 pub(crate) mod testing;
 mod world;
 
-pub use decide::{Decision, Entitlement, GrantDecision, Refusal, Standing, decide};
+pub use decide::{Decision, Entitlement, GrantDecision, Objection, Refusal, Standing, decide};
 pub use digest::{Digest, Hasher};
 pub use names::{Key, Uid, UidError};
+pub use policy::Policy;
 pub use queue::{Lane, Queue};
 pub use seen::*;
 pub use statuslist::{ListId, StatusRef};
 pub use world::{
-    Foreign, GrantTally, Holding, Lost, Object, Origin, RecordedBy, Source, SourceState, View, Work, World,
+    Foreign, GrantTally, Holding, Holdings, Lost, Object, Origin, PolicyTally, RecordedBy, Source,
+    SourceState, View, Work, World,
 };

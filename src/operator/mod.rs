@@ -202,6 +202,7 @@ fn report(events: EventSink, metrics: Arc<Metrics>) -> Report {
             Source::Agents => "AgentIdentity",
             Source::Resources => "AgentResource",
             Source::Grants => "AgentGrant",
+            Source::Policies => "AgentPolicy",
             _ => return,
         };
         let note = format!("the object can't be read and is skipped: {problem}; correct it");

@@ -15,7 +15,7 @@ pub(crate) struct Held {
     pub until: Option<Timestamp>,
 }
 
-fn seconds(text: Option<&String>) -> Option<i64> {
+pub(super) fn seconds(text: Option<&String>) -> Option<i64> {
     text.map(|t| i64::from(crate::api::parse_seconds(t).unwrap()))
 }
 
@@ -44,6 +44,7 @@ impl Cluster {
             && oldest.metadata.uid == agent.metadata.uid
             && agent.spec.expires_at.as_ref().is_none_or(|t| t.0 > self.now)
             && agent.spec.suspend != Some(true)
+            && self.oracle_complies(agent)
             && !self.foreign.contains(&Key::new(ns, secret_name(agent)))
     }
 
@@ -74,7 +75,8 @@ impl Cluster {
             let labels = agent.metadata.labels.clone().unwrap_or_default();
             let label = |k: &str| labels.get(k).map(String::as_str);
             let selected = grant.spec.agents.selector.as_ref().is_some_and(|s| s.matches(label));
-            let over = grant.spec.expires_at.as_ref().is_some_and(|t| t.0 <= self.now);
+            let ends = [grant.spec.expires_at.as_ref().map(|t| t.0), self.oracle_grant_end(agent, grant)];
+            let over = ends.into_iter().flatten().any(|end| end <= self.now);
             let Some(file) = &grant.spec.secret_key else { continue };
             if over || !(named || selected) || !taken.insert(file.clone()) {
                 continue;
@@ -128,7 +130,7 @@ impl Cluster {
         let ends = [&grant.spec.expires_at, &agent.spec.expires_at];
         let until = ends.into_iter().flatten().map(|t| t.0).min();
         let audience = resource.spec.audience.clone();
-        Some(Held { audience, roles, scopes, seconds: own.min(most), until })
+        self.oracle_left(agent, grant, Held { audience, roles, scopes, seconds: own.min(most), until })
     }
 
     /// No token is minted that says more, or lives longer, than what is granted and allowed at this moment.
@@ -144,6 +146,7 @@ impl Cluster {
         for token in tokens {
             assert!(token.iat == self.now && token.exp > self.now, "{token:?}");
             assert!(agent.spec.expires_at.as_ref().is_none_or(|t| token.exp <= t.0), "{token:?}");
+            assert!(self.oracle_end(agent).is_none_or(|end| token.exp <= end), "{token:?}");
             if &*token.file == crate::api::IDENTITY_KEY {
                 assert_eq!(&*token.entitlement.audience, "https://agentid.example.com");
                 assert!(token.entitlement.roles.is_empty() && token.entitlement.scopes.is_empty());

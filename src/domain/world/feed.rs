@@ -6,7 +6,7 @@ use super::table::Origin;
 use super::{Lost, Source, Work, World};
 use crate::domain::statuslist::Mark;
 use crate::domain::{
-    Agent, Credentials, Grant, Key, Lane, Meta, Namespace, Resource, ServiceAccount, Trust, Uid,
+    Agent, Credentials, Grant, Key, Lane, Meta, Namespace, Policy, Resource, ServiceAccount, Trust, Uid,
 };
 
 /// An object of a source, as it was seen.
@@ -18,6 +18,8 @@ pub enum Object {
     Resource(Box<Resource>),
     /// An AgentGrant.
     Grant(Box<Grant>),
+    /// An AgentPolicy.
+    Policy(Box<Policy>),
     /// A Namespace.
     Namespace(Box<Namespace>),
     /// A Secret of our type.
@@ -40,6 +42,7 @@ impl Object {
             Self::Agent(a) => &a.meta,
             Self::Resource(r) => &r.meta,
             Self::Grant(g) => &g.meta,
+            Self::Policy(p) => &p.meta,
             Self::Namespace(n) => &n.meta,
             Self::Secret(s) => &s.meta,
             Self::Trust(t) => &t.meta,
@@ -60,6 +63,7 @@ impl World {
             Source::Agents => self.agents.begin_list(),
             Source::Resources => self.resources.begin_list(),
             Source::Grants => self.grants.begin_list(),
+            Source::Policies => self.policies.begin_list(),
             Source::Namespaces => self.namespaces.begin_list(),
             Source::Secrets => self.secrets.begin_list(),
             Source::Trust => self.trust.begin_list(),
@@ -80,6 +84,7 @@ impl World {
             Source::Agents => self.agents.missing(),
             Source::Resources => self.resources.missing(),
             Source::Grants => self.grants.missing(),
+            Source::Policies => self.policies.missing(),
             Source::Namespaces => self.namespaces.missing(),
             Source::Secrets => self.secrets.missing(),
             Source::Trust => self.trust.missing(),
@@ -123,8 +128,10 @@ impl World {
         self.dirty.extend(all);
         let grants: Vec<_> = self.grants.iter().map(|(k, _)| k.clone()).collect();
         let resources: Vec<_> = self.resources.iter().map(|(k, _)| k.name.clone()).collect();
+        let policies: Vec<_> = self.policies.iter().map(|(k, _)| k.name.clone()).collect();
         grants.into_iter().for_each(|g| self.tally.touch_grant(g));
         resources.into_iter().for_each(|r| self.tally.touch_resource(r));
+        policies.into_iter().for_each(|p| self.tally.touch_policy(p));
     }
 
     /// Marks every agent and namespace to be decided anew, in the paced lane: the keys have changed.
@@ -169,6 +176,7 @@ impl World {
             Object::Agent(a) => self.take_agent(*a, origin),
             Object::Resource(r) => self.take_resource(*r, origin),
             Object::Grant(g) => self.take_grant(*g, origin),
+            Object::Policy(p) => self.take_policy(*p, origin),
             Object::Namespace(n) => self.take_namespace(*n, origin),
             Object::Secret(s) => self.take_secret(*s, origin),
             Object::Trust(t) => self.take_trust(*t, origin),
@@ -189,6 +197,7 @@ impl World {
             Source::Agents => self.agents.keep(key),
             Source::Resources => self.resources.keep(key),
             Source::Grants => self.grants.keep(key),
+            Source::Policies => self.policies.keep(key),
             Source::Namespaces => self.namespaces.keep(key),
             Source::Secrets => self.secrets.keep(key),
             Source::Trust => self.trust.keep(key),
@@ -221,9 +230,14 @@ impl World {
                     self.mark_selected(&old);
                 }
             }
+            Source::Policies => {
+                self.policies.reached(version);
+                self.remove_policy(key, uid);
+            }
             Source::Namespaces => {
                 self.namespaces.reached(version);
                 if self.namespaces.remove(key, uid).is_some() {
+                    self.select_policies(&key.name);
                     self.mark_namespace(&key.name);
                 }
             }

@@ -7,6 +7,7 @@ mod agents;
 mod bound;
 mod feed;
 mod index;
+mod policies;
 mod recorded;
 mod rights;
 mod secrets;
@@ -23,13 +24,14 @@ pub use feed::Object;
 pub use recorded::RecordedBy;
 pub use source::{Lost, Source, SourceState};
 pub use table::Origin;
-pub use tally::{GrantTally, Holding};
+pub use tally::{GrantTally, Holding, Holdings, PolicyTally};
 
+use self::policies::PolicyIndex;
 use self::recorded::Lists;
 use self::table::Table;
 use self::tally::Tally;
 use super::{
-    Agent, BoundObject, Credentials, Grant, Key, KindName, Lane, Namespace, Resource, Selection,
+    Agent, BoundObject, Credentials, Grant, Key, KindName, Lane, Namespace, Policy, Resource, Selection,
     ServiceAccount, Trust, Uid,
 };
 use crate::api::Configuration;
@@ -80,6 +82,7 @@ pub struct World {
     agents: Table<Agent>,
     resources: Table<Resource>,
     grants: Table<Grant>,
+    policies: Table<Policy>,
     namespaces: Table<Namespace>,
     secrets: Table<Credentials>,
     trust: Table<Trust>,
@@ -97,6 +100,7 @@ pub struct World {
     grants_selecting: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     grants_on: HashMap<Arc<str>, BTreeSet<Key>>,
     audiences: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    policy_index: PolicyIndex,
     lists: Lists,
 
     foreign: HashMap<Key, Foreign>,
@@ -127,6 +131,7 @@ impl World {
             agents: Table::default(),
             resources: Table::default(),
             grants: Table::default(),
+            policies: Table::default(),
             namespaces: Table::default(),
             secrets: Table::default(),
             trust: Table::default(),
@@ -142,6 +147,7 @@ impl World {
             grants_selecting: HashMap::new(),
             grants_on: HashMap::new(),
             audiences: HashMap::new(),
+            policy_index: PolicyIndex::default(),
             lists: Lists::default(),
             foreign: HashMap::new(),
             confirmed_gone: HashSet::new(),
@@ -374,11 +380,12 @@ impl World {
 
     /// Numbers of objects by kind, for metrics.
     #[must_use]
-    pub fn sizes(&self) -> [(&'static str, usize); 8] {
+    pub fn sizes(&self) -> [(&'static str, usize); 9] {
         [
             ("agentidentities", self.agents.len()),
             ("agentresources", self.resources.len()),
             ("agentgrants", self.grants.len()),
+            ("agentpolicies", self.policies.len()),
             ("namespaces", self.namespaces.len()),
             ("secrets", self.secrets.len()),
             ("configmaps", self.trust.len()),
@@ -424,7 +431,7 @@ impl World {
 
     /// What an agent was last decided to hold.
     #[must_use]
-    pub fn holdings(&self, agent: &Key) -> &[Holding] {
+    pub fn holdings(&self, agent: &Key) -> Option<&Holdings> {
         self.tally.holdings(agent)
     }
 

@@ -18,6 +18,8 @@ pub enum Source {
     Resources,
     /// AgentGrants.
     Grants,
+    /// AgentPolicies.
+    Policies,
     /// Namespaces.
     Namespaces,
     /// Secrets of our type.
@@ -34,11 +36,25 @@ pub enum Source {
 
 impl Source {
     /// The sources of the operator, beside the bound kinds.
-    pub const CORE: [Self; 6] =
-        [Self::Agents, Self::Resources, Self::Grants, Self::Namespaces, Self::Secrets, Self::Trust];
+    pub const CORE: [Self; 7] = [
+        Self::Agents,
+        Self::Resources,
+        Self::Grants,
+        Self::Policies,
+        Self::Namespaces,
+        Self::Secrets,
+        Self::Trust,
+    ];
     /// The sources of the token service, beside the bound kinds: it may not list Secrets.
-    pub const SERVICE: [Self; 6] =
-        [Self::Agents, Self::Resources, Self::Grants, Self::Namespaces, Self::ServiceAccounts, Self::Lease];
+    pub const SERVICE: [Self; 7] = [
+        Self::Agents,
+        Self::Resources,
+        Self::Grants,
+        Self::Policies,
+        Self::Namespaces,
+        Self::ServiceAccounts,
+        Self::Lease,
+    ];
 
     /// Whether what an agent holds is decided by it. The trust ConfigMaps decide nothing; service accounts and
     /// the Lease decide who asks and what a status list says.
@@ -54,6 +70,7 @@ impl fmt::Display for Source {
             Self::Agents => f.write_str("agentidentities"),
             Self::Resources => f.write_str("agentresources"),
             Self::Grants => f.write_str("agentgrants"),
+            Self::Policies => f.write_str("agentpolicies"),
             Self::Namespaces => f.write_str("namespaces"),
             Self::Secrets => f.write_str("secrets"),
             Self::Trust => f.write_str("configmaps"),

@@ -20,6 +20,7 @@ seen!(
     crate::domain::Agent,
     crate::domain::Resource,
     crate::domain::Grant,
+    crate::domain::Policy,
     crate::domain::Namespace,
     crate::domain::BoundObject,
     crate::domain::Credentials,
