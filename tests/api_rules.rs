@@ -1,8 +1,10 @@
-//! What the API server itself accepts and refuses of the three kinds: every refusal names the field and
+//! What the API server itself accepts and refuses of our kinds: every refusal names the field and
 //! what to write instead, and is said once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+#[path = "api_rules/policies.rs"]
+mod policies;
 
 use std::time::Duration;
 

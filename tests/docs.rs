@@ -65,6 +65,7 @@ fn issue(refusal: Option<Refusal>) -> Issue {
         status: None,
     };
     Issue {
+        blueprint: None,
         agent: Key::new("support", "triage"),
         uid: Uid(7),
         secret: "triage-agentid".into(),

@@ -8,6 +8,7 @@
 mod agent_blueprint;
 mod agent_grant;
 mod agent_identity;
+mod agent_policy;
 mod agent_resource;
 pub mod annotation;
 mod configuration;
@@ -27,6 +28,10 @@ pub use agent_grant::{
 pub use agent_identity::{
     AgentIdentity, AgentIdentitySpec, AgentIdentityStatus, BoundObjectRef, GrantState, GrantStatus, Sponsor,
     SponsorKind, StatusIndex,
+};
+pub use agent_policy::{
+    AgentPolicy, AgentPolicySpec, AgentPolicyStatus, Denial, Enforcement, PolicyLimits, PolicyMatch,
+    Requirement as PolicyRequirement,
 };
 pub use agent_resource::{
     AgentRef, AgentResource, AgentResourceSpec, AgentResourceStatus, Allowance, Introspector, Mode, Offer,
@@ -72,7 +77,7 @@ pub const DOCUMENT_KEY: &str = "agent.json";
 /// # Errors
 /// None in a version whose tests pass: the finished schemas are still definitions.
 pub fn crds() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
-    [AgentIdentity::crd(), AgentResource::crd(), AgentGrant::crd(), AgentBlueprint::crd()]
+    [AgentIdentity::crd(), AgentResource::crd(), AgentGrant::crd(), AgentBlueprint::crd(), AgentPolicy::crd()]
         .into_iter()
         .map(|crd| {
             let mut value = serde_json::to_value(crd)?;

@@ -29,6 +29,8 @@ pub(super) const LABEL_KEY: &str =
 /// A label's value. It has no remedy: as a rule on every value of every selector it would be beyond the API
 /// server's cost budget, so it stays a plain pattern.
 pub(super) const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
+/// A glob of names, roles or scopes.
+pub(super) const GLOB: &str = "^[!-~]+$";
 /// Text of one line.
 pub(super) const ONE_LINE: &str = r"^[^\pC\pZ]([^\pC]*[^\pC\pZ])?$";
 
@@ -52,6 +54,7 @@ const REMEDIES: &[(&str, &str)] = &[
     (KIND, "kind must be a kind's name, such as Deployment"),
     (UID, "uid must be the object's metadata.uid, such as 0b5f4b3e-6f0e-4c64-9a51-0f4f1f0e7a11"),
     (LABEL_KEY, "must be a label's key, such as kubernetes.io/metadata.name"),
+    (GLOB, "must be a glob of printable ASCII without space, such as tickets, *.admin or team-?"),
     (ONE_LINE, "must be one line of printable text, without spaces around it"),
 ];
 

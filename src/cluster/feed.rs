@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::client::{CallError, Class, timed};
 use super::watch::{Signal, Unreadable, WatchSpec, watch};
 use super::wire::{
-    Wire, WireAgent, WireBlueprint, WireGrant, WireObject, WireResource, WireSecret, WireTrust, WireWorkload,
+    Wire, WireAgent, WireBlueprint, WireGrant, WireObject, WirePolicy, WireResource, WireSecret, WireTrust,
+    WireWorkload,
 };
 use crate::api::{BoundKind, Configuration, SECRET_TYPE, TRUST_NAME};
 use crate::domain::{Key, Lost, Object, Origin, Source, View, World, kind_name};
@@ -138,6 +139,7 @@ impl Feeds<'_> {
         self.start::<WireResource>(Source::Resources, ours("agentresources"));
         self.start::<WireGrant>(Source::Grants, ours("agentgrants"));
         self.start::<WireBlueprint>(Source::Blueprints, ours("agentblueprints"));
+        self.start::<WirePolicy>(Source::Policies, ours("agentpolicies"));
         self.start::<WireObject>(Source::Namespaces, WatchSpec::new("/api/v1/namespaces").metadata_only());
         let (config, hops) = {
             let world = self.world.read();

@@ -24,7 +24,8 @@ use super::client::{CallError, Class, timed};
 use super::feed::{Skipped, collection};
 use super::watch::{Signal, Unreadable, WatchSpec, watch};
 use super::wire::{
-    Wire, WireAgent, WireBlueprint, WireGrant, WireObject, WireResource, WireSecret, WireTrust, WireWorkload,
+    Wire, WireAgent, WireBlueprint, WireGrant, WireObject, WirePolicy, WireResource, WireSecret, WireTrust,
+    WireWorkload,
 };
 use super::write::Writer;
 use crate::api::{
@@ -269,6 +270,8 @@ impl Looker<'_> {
         self.take::<WireResource>(taking, Source::Resources, resources).await;
         let blueprints = WatchSpec::new(format!("/apis/{API_VERSION}/agentblueprints"));
         self.take::<WireBlueprint>(taking, Source::Blueprints, blueprints).await;
+        let policies = WatchSpec::new(format!("/apis/{API_VERSION}/agentpolicies"));
+        self.take::<WirePolicy>(taking, Source::Policies, policies).await;
         let secrets = WatchSpec::new(format!("/api/v1/namespaces/{}/secrets", self.namespace))
             .fields(format!("type={SECRET_TYPE}"))
             .metadata_only();

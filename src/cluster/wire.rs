@@ -14,8 +14,9 @@ use serde_json::Value;
 
 use crate::api::{
     AGENT_LABEL, AgentBlueprint, AgentBlueprintSpec, AgentBlueprintStatus, AgentGrant, AgentGrantSpec,
-    AgentGrantStatus, AgentIdentity, AgentIdentitySpec, AgentIdentityStatus, AgentResource,
-    AgentResourceSpec, AgentResourceStatus, DOCUMENT_KEY, MANAGED_BY, annotation,
+    AgentGrantStatus, AgentIdentity, AgentIdentitySpec, AgentIdentityStatus, AgentPolicy, AgentPolicySpec,
+    AgentPolicyStatus, AgentResource, AgentResourceSpec, AgentResourceStatus, DOCUMENT_KEY, MANAGED_BY,
+    annotation,
 };
 use crate::domain::statuslist::Mark;
 use crate::domain::{
@@ -51,6 +52,8 @@ pub type WireResource = WireCustom<AgentResourceSpec, AgentResourceStatus>;
 pub type WireBlueprint = WireCustom<AgentBlueprintSpec, AgentBlueprintStatus>;
 /// An AgentGrant on the wire.
 pub type WireGrant = WireCustom<AgentGrantSpec, AgentGrantStatus>;
+/// An AgentPolicy on the wire.
+pub type WirePolicy = WireCustom<AgentPolicySpec, AgentPolicyStatus>;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -108,6 +111,13 @@ impl Wire for WireGrant {
     fn object(self, _: &Source) -> Result<Object, Unfit> {
         let object = AgentGrant { metadata: self.metadata.into(), spec: self.spec, status: self.status };
         (&object).try_into().map(|g| Object::Grant(Box::new(g)))
+    }
+}
+
+impl Wire for WirePolicy {
+    fn object(self, _: &Source) -> Result<Object, Unfit> {
+        let object = AgentPolicy { metadata: self.metadata.into(), spec: self.spec, status: self.status };
+        (&object).try_into().map(|p| Object::Policy(Box::new(p)))
     }
 }
 

@@ -14,7 +14,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use super::client::{CallError, Class, timed};
-use super::wire::{FIELD_MANAGER, WireAgent, WireBlueprint, WireGrant, WireResource, WireSecret};
+use super::wire::{FIELD_MANAGER, WireAgent, WireBlueprint, WireGrant, WirePolicy, WireResource, WireSecret};
 use crate::api::{AGENT_LABEL, API_VERSION, MADE_LABEL, MANAGED_BY, PER_LABEL, SECRET_TYPE, TRUST_NAME};
 use crate::domain::maker::Made;
 use crate::domain::{Key, Uid};
@@ -310,6 +310,16 @@ impl Writer {
         status: &impl Serialize,
     ) -> Outcome<WireResource> {
         let path = format!("/apis/{API_VERSION}/agentresources/{name}/status");
+        self.call("PATCH", &path, JSON, JSON_PATCH, Some(&[test_uid(uid), add("/status", json!(status))]))
+            .await
+    }
+
+    /// Writes a policy's status.
+    ///
+    /// # Errors
+    /// As [`Self::update_secret`].
+    pub async fn policy_status(&self, name: &str, uid: Uid, status: &impl Serialize) -> Outcome<WirePolicy> {
+        let path = format!("/apis/{API_VERSION}/agentpolicies/{name}/status");
         self.call("PATCH", &path, JSON, JSON_PATCH, Some(&[test_uid(uid), add("/status", json!(status))]))
             .await
     }

@@ -10,6 +10,7 @@ pub mod keyring;
 pub mod maker;
 mod names;
 pub mod plan;
+pub mod policy;
 pub mod presented;
 #[cfg(test)]
 mod properties;
@@ -22,13 +23,14 @@ pub mod statuslist;
 pub(crate) mod testing;
 mod world;
 
-pub use decide::{Decision, Entitlement, GrantDecision, Refusal, Standing, decide};
+pub use decide::{Decision, Entitlement, GrantDecision, Objection, Refusal, Standing, decide};
 pub use digest::{Digest, Hasher};
 pub use names::{Key, Uid, UidError};
+pub use policy::Policy;
 pub use queue::{Lane, Queue};
 pub use seen::*;
 pub use statuslist::{ListId, StatusRef};
 pub use world::{
-    BlueprintTally, Contest, Foreign, GrantTally, Holding, Lost, Object, Origin, RecordedBy, Source,
-    SourceState, View, Work, World,
+    BlueprintTally, Contest, Foreign, GrantTally, Holding, Holdings, Lost, Object, Origin, PolicyTally,
+    RecordedBy, Source, SourceState, View, Work, World,
 };

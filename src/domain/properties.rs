@@ -15,6 +15,7 @@ enum Op {
     Agent { ns: u8, name: u8, bound: u8, secret: u8, label: bool, suspend: bool, life: u8, expires: u8 },
     Grant { ns: u8, name: u8, agents: u8, resource: u8, rights: u8, times: u8, file: u8 },
     Resource { name: u8, audience: u8, offer: u8, allow: u8, life: u8 },
+    Policy { name: u8, whom: u8, says: u8, audit: bool },
     Namespace { ns: u8, team: bool },
     Bound { pod: bool, ns: u8, name: u8, finished: bool, selected: bool },
     Delete { what: u8, ns: u8, name: u8 },
@@ -33,6 +34,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let (ns, name) = (0..2u8, 0..3u8);
+    let policies = (name.clone(), 0..6u8, 0..12u8, prop::bool::weighted(0.25));
     prop_oneof![
         6 => (ns.clone(), name.clone(), 0..7u8, 0..4u8, any::<bool>(), prop::bool::weighted(0.2), 0..3u8, 0..6u8)
             .prop_map(|(ns, name, bound, secret, label, suspend, life, expires)| Op::Agent {
@@ -44,10 +46,11 @@ fn op() -> impl Strategy<Value = Op> {
             }),
         4 => (name.clone(), 0..2u8, 0..4u8, 0..6u8, 0..3u8)
             .prop_map(|(name, audience, offer, allow, life)| Op::Resource { name, audience, offer, allow, life }),
+        4 => policies.prop_map(|(name, whom, says, audit)| Op::Policy { name, whom, says, audit }),
         2 => (ns.clone(), any::<bool>()).prop_map(|(ns, team)| Op::Namespace { ns, team }),
         4 => (any::<bool>(), ns.clone(), 0..2u8, prop::bool::weighted(0.2), prop::bool::weighted(0.8))
             .prop_map(|(pod, ns, name, finished, selected)| Op::Bound { pod, ns, name, finished, selected }),
-        4 => (0..7u8, ns.clone(), name.clone()).prop_map(|(what, ns, name)| Op::Delete { what, ns, name }),
+        4 => (0..8u8, ns.clone(), name.clone()).prop_map(|(what, ns, name)| Op::Delete { what, ns, name }),
         2 => (any::<u8>(), 0..5u8).prop_map(|(nth, what)| Op::Drift { nth, what }),
         1 => (any::<u8>(), ns.clone(), name.clone()).prop_map(|(nth, ns, name)| Op::Copy { nth, ns, name }),
         1 => (ns, name, any::<bool>()).prop_map(|(ns, name, there)| Op::Foreign { ns, name, there }),
@@ -92,6 +95,7 @@ fn perform(c: &mut Cluster, op: &Op) {
                 0 => format!("expiresAt: {}", after(c, 700)),
                 1 => format!("expiresAt: {}, ttlSecondsAfterExpired: 100", after(c, 400)),
                 2 => format!("expiresAt: {}", after(c, -5)),
+                3 => "sponsors: [{kind: User, name: ann}]".to_owned(),
                 _ => "sponsors: []".to_owned(),
             };
             c.apply(&format!(
@@ -169,6 +173,7 @@ fn perform(c: &mut Cluster, op: &Op) {
                 c.copy_secret(&key, &to);
             }
         }
+        Op::Policy { name, whom, says, audit } => policy(c, name, whom, says, audit),
         Op::Foreign { ns, name, there } => {
             let key = Key::new(format!("n{ns}"), format!("a{name}-agentid"));
             if !there {
@@ -208,6 +213,38 @@ fn perform(c: &mut Cluster, op: &Op) {
     }
 }
 
+fn policy(c: &mut Cluster, name: u8, whom: u8, says: u8, audit: bool) {
+    // What speaks of agents does not go with resources.
+    let says = [
+        "suspend: true",
+        "suspend: false",
+        "limits: {tokenLifetime: 5m}",
+        "limits: {tokenLifetime: 15m, grantLifetime: 20m}",
+        "deny: [{roles: [r0]}]",
+        "deny: [{resources: [r1], modes: [Application]}]",
+        "deny: [{roles: [\"r*\"], resources: [r0]}, {scopes: [\"*1\"]}]",
+        "deny: [{resources: [\"*\"]}]",
+        "deny: [{resources: [\"*\"], modes: [Delegation]}, {scopes: [\"s?\"], roles: [r1]}]",
+        "require: [BoundObject]",
+        "require: [Sponsor, Expiry]",
+        "limits: {agentLifetime: 30m}",
+    ][usize::from(says)];
+    let of_agents = says.starts_with("require") || says.contains("agentLifetime");
+    let whom = match whom {
+        0 => "{}",
+        1 => "{namespaceSelector: {matchLabels: {team: a}}}",
+        2 => "{agentSelector: {matchLabels: {l: \"true\"}}}",
+        3 if !of_agents => "{resources: [r0]}",
+        4 if !of_agents => "{resources: [\"r?\"], namespaceSelector: {}}",
+        5 => "{blueprints: [\"*\"]}",
+        _ => "{namespaceSelector: {}}",
+    };
+    let enforcement = if audit { "Audit" } else { "Enforce" };
+    c.apply(&format!(
+        "{{kind: AgentPolicy, metadata: {{name: p{name}}}, spec: {{enforcement: {enforcement}, match: {whom}, {says}}}}}"
+    ));
+}
+
 fn delete(c: &mut Cluster, what: u8, ns: &str, name: u8) {
     let key = |prefix: &str| Key::new(ns, format!("{prefix}{name}"));
     match what {
@@ -216,6 +253,7 @@ fn delete(c: &mut Cluster, what: u8, ns: &str, name: u8) {
         2 => c.delete(&Source::Resources, &Key::new("", format!("r{name}"))),
         3 => c.delete(&Source::Bound("v1/Pod".into()), &key("o")),
         4 => c.delete(&Source::Bound("apps/v1/Deployment".into()), &key("o")),
+        7 => c.delete(&Source::Policies, &Key::new("", format!("p{name}"))),
         5 => c.delete(&Source::Secrets, &Key::new(ns, format!("a{name}-agentid"))),
         _ => {
             for key in c.agents.keys().filter(|k| &*k.namespace == ns).cloned().collect::<Vec<_>>() {
@@ -298,6 +336,12 @@ fn check_known(c: &mut Cluster) {
         let tally = c.world.grant_tally(key);
         let counted = counts.get(key).copied().unwrap_or_default();
         assert_eq!((tally.held, tally.refused), counted, "{key}");
+    }
+    let counts = c.recount_policies();
+    for key in c.policies.keys() {
+        let tally = c.world.policy_tally(&key.name);
+        let counted = counts.get(&key.name).copied().unwrap_or_default();
+        assert_eq!((c.world.matched(&key.name), tally.agents, tally.grants), counted, "{key}");
     }
     let with_agents: BTreeSet<_> = c.agents.keys().map(|k| k.namespace.clone()).collect();
     let with_agents: BTreeSet<_> =

@@ -1,7 +1,8 @@
 //! The work queue: what is dirty, in two lanes.
 //!
 //! Invariants: an item is worked on by one worker at a time; what became dirty meanwhile is worked on again;
-//! the urgent lane goes first, so a withdrawal never waits behind re-decisions.
+//! the urgent lane goes first, so a withdrawal never waits behind re-decisions; but one turn in some is the paced
+//! lane's, so that whoever makes urgent work without end (a policy that is edited all the time) stops no renewal.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
@@ -15,6 +16,9 @@ pub enum Lane {
     Urgent,
 }
 
+/// After so many urgent items in a row a paced one has its turn.
+const URGENT_IN_A_ROW: u32 = 15;
+
 /// A queue of items of two lanes.
 #[derive(Debug)]
 pub struct Queue<T> {
@@ -24,6 +28,7 @@ pub struct Queue<T> {
     waiting_urgent: usize,
     busy: HashMap<T, Option<Lane>>,
     busy_paced: HashSet<T>,
+    in_a_row: u32,
 }
 
 impl<T: Clone + Eq + Hash> Default for Queue<T> {
@@ -35,6 +40,7 @@ impl<T: Clone + Eq + Hash> Default for Queue<T> {
             waiting_urgent: 0,
             busy: HashMap::new(),
             busy_paced: HashSet::new(),
+            in_a_row: 0,
         }
     }
 }
@@ -61,16 +67,27 @@ impl<T: Clone + Eq + Hash> Queue<T> {
 
     /// Takes the next item; of the paced lane only while fewer than `paced_limit` of it are being worked on.
     pub fn pop(&mut self, paced_limit: usize) -> Option<(T, Lane)> {
+        if self.in_a_row >= URGENT_IN_A_ROW
+            && let Some(item) = self.pop_paced(paced_limit)
+        {
+            return Some((item, Lane::Paced));
+        }
         while let Some(item) = self.urgent.pop_front() {
             if self.start(&item, Lane::Urgent) {
+                self.in_a_row += 1;
                 return Some((item, Lane::Urgent));
             }
         }
+        self.pop_paced(paced_limit).map(|item| (item, Lane::Paced))
+    }
+
+    fn pop_paced(&mut self, paced_limit: usize) -> Option<T> {
+        self.in_a_row = 0;
         while self.busy_paced.len() < paced_limit {
             let item = self.paced.pop_front()?;
             if self.start(&item, Lane::Paced) {
                 self.busy_paced.insert(item.clone());
-                return Some((item, Lane::Paced));
+                return Some(item);
             }
         }
         None
@@ -126,6 +143,22 @@ mod tests {
         assert_eq!(q.pop(8), Some((2, Lane::Urgent)));
         assert_eq!(q.pop(8), Some((1, Lane::Paced)));
         assert_eq!(q.pop(8), None);
+    }
+
+    #[test]
+    fn urgent_work_without_end_stops_no_paced_work() {
+        let mut q = Queue::default();
+        q.push(0, Lane::Paced);
+        let mut turns = 0;
+        for item in 1.. {
+            q.push(item, Lane::Urgent);
+            turns += 1;
+            if q.pop(8) == Some((0, Lane::Paced)) {
+                break;
+            }
+        }
+        assert_eq!(turns, URGENT_IN_A_ROW + 1);
+        assert_eq!(q.pop(0).map(|(_, lane)| lane), Some(Lane::Urgent));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The status of an agent, a grant and a resource, from what was decided.
+//! The status of an agent, a grant, a resource and a policy, from what was decided.
 //!
 //! Invariant: nothing in a status changes with a renewal; transition times move only when a condition's status
 //! does, so a status that says the same is never written.
@@ -9,10 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::plan::Credential;
 use super::seen::status_digest;
 use super::statuslist::{Indexes, Recorded};
-use super::{Blueprint, Decision, Grant, GrantDecision, Resource, SeenStatus, World, decide};
+use super::{
+    Blueprint, Decision, Grant, GrantDecision, Objection, Policy, Resource, SeenStatus, World, decide,
+};
 use crate::api::{
-    AgentBlueprintStatus, AgentGrantStatus, AgentIdentityStatus, AgentResourceStatus, GrantState,
-    GrantStatus, Reason,
+    AgentBlueprintStatus, AgentGrantStatus, AgentIdentityStatus, AgentPolicyStatus, AgentResourceStatus,
+    GrantState, GrantStatus, Reason,
 };
 
 /// The id of the agent of a UID: opaque, never reassigned (SPIFFE-ID §2).
@@ -166,12 +168,9 @@ pub fn agent_status(
     let all = decision.grants.len();
     let held =
         if withheld.is_some() { 0 } else { decision.grants.iter().filter(|g| g.held.is_some()).count() };
-    let (conditions, transitions) = conditions(
-        vec![ready, grants_held(decision, withheld.map(|r| r.reason), unknown, held)],
-        &agent.status,
-        agent.generation,
-        now,
-    );
+    let mut said = vec![ready, grants_held(decision, withheld.map(|r| r.reason), unknown, held)];
+    said.extend(compliant(&decision.audited));
+    let (conditions, transitions) = conditions(said, &agent.status, agent.generation, now);
     let exact = agent.bound.as_ref().is_some_and(super::Bound::is_exact);
     let status = AgentIdentityStatus {
         agent_id: Some(agent_id(&world.config().trust_domain, agent.meta.uid)),
@@ -233,6 +232,25 @@ fn grants_held(decision: &Decision, withheld: Option<Reason>, unknown: bool, hel
     Said { kind: "GrantsHeld", status, reason, message }
 }
 
+/// Said only where a policy in Audit would take something.
+fn compliant(audited: &[Objection]) -> Option<Said> {
+    let list: Vec<_> = audited
+        .iter()
+        .take(5)
+        .map(|o| {
+            let grant = o.grant.as_ref().map(|g| format!("AgentGrant {g}: ")).unwrap_or_default();
+            format!("{grant}{}: {}", o.refusal.reason, o.refusal.message)
+        })
+        .collect();
+    let more = if audited.len() > 5 { format!("; and {} more", audited.len() - 5) } else { String::new() };
+    (!audited.is_empty()).then(|| Said {
+        kind: "PolicyCompliant",
+        status: Some(false),
+        reason: Reason::PolicyDenied,
+        message: format!("only audited, nothing is taken yet: {}{more}", list.join("; ")),
+    })
+}
+
 /// The status of a grant, if it differs from what was seen.
 #[must_use]
 pub fn grant_status(world: &World, grant: &Grant, now: Timestamp) -> Option<StatusChange<AgentGrantStatus>> {
@@ -264,7 +282,17 @@ pub fn grant_status(world: &World, grant: &Grant, now: Timestamp) -> Option<Stat
     } else {
         (true, Reason::Issued, format!("held by {} agents", tally.held))
     };
-    let said = vec![Said { kind: "Ready", status: Some(status), reason, message }];
+    let mut said = vec![Said { kind: "Ready", status: Some(status), reason, message }];
+    if tally.audited > 0 {
+        let first = audited_of_grant(world, grant, now);
+        let first = first.unwrap_or_else(|| "see the agents' condition PolicyCompliant".to_owned());
+        said.push(Said {
+            kind: "PolicyCompliant",
+            status: Some(false),
+            reason: Reason::PolicyDenied,
+            message: format!("only audited, nothing is taken yet from {} agents: {first}", tally.audited),
+        });
+    }
     let (conditions, transitions) = conditions(said, &grant.status, grant.generation, now);
     let status = AgentGrantStatus {
         conditions,
@@ -290,6 +318,47 @@ fn refusal_of_grant(world: &World, grant: &Grant, now: Timestamp) -> Option<Stri
             .and_then(|g| withheld.or(g.refusal))?;
         Some(format!("AgentIdentity {}: {}: {}", key.name, refusal.reason, refusal.message))
     })
+}
+
+/// What the first agent would lose of a grant to a policy in Audit.
+fn audited_of_grant(world: &World, grant: &Grant, now: Timestamp) -> Option<String> {
+    world.selected_by(grant).0.iter().take(50).find_map(|key| {
+        let audited = decide(world, key, now)?.audited;
+        let found = audited.into_iter().find(|o| o.grant.as_ref() == Some(&grant.meta.key.name))?;
+        Some(format!("AgentIdentity {}: {}: {}", key.name, found.refusal.reason, found.refusal.message))
+    })
+}
+
+/// The status of a policy, if it differs from what was seen.
+#[must_use]
+pub fn policy_status(
+    world: &World,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<StatusChange<AgentPolicyStatus>> {
+    let name = &policy.meta.key.name;
+    let (matched, tally) = (world.matched(name), world.policy_tally(name));
+    let (status, reason, message) = match &policy.invalid {
+        Some(problem) => (
+            false,
+            Reason::Invalid,
+            format!(
+                "{problem}; correct the field: until then what the policy last said stands, if it was ever read"
+            ),
+        ),
+        None if policy.rules.enforced => (true, Reason::Issued, "the policy is enforced".to_owned()),
+        None => (true, Reason::Issued, "the policy is in Audit: it takes nothing away".to_owned()),
+    };
+    let said = vec![Said { kind: "Ready", status: Some(status), reason, message }];
+    let (conditions, transitions) = conditions(said, &policy.status, policy.generation, now);
+    let status = AgentPolicyStatus {
+        conditions,
+        matched: Some(matched),
+        refused: Some(tally.agents),
+        refused_grants: Some(tally.grants),
+        observed_generation: Some(policy.generation),
+    };
+    (status_digest(&status) != policy.status.digest).then_some(StatusChange { status, transitions })
 }
 
 /// The status of a resource, if it differs from what was seen.

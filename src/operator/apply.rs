@@ -80,7 +80,7 @@ pub(super) async fn agent(cx: &Context, key: &Key) -> Result<Option<Timestamp>, 
         let look = look(cx, &cx.world.read(), key, now)?;
         let Some(Look { decision, indexes, plan }) = look else { return Ok(None) };
         let holdings = decision.holdings();
-        if *cx.world.read().holdings(key) != holdings {
+        if cx.world.read().holdings(key) != Some(&holdings) {
             cx.world.write().record_holdings(key, holdings);
         }
         if !cx.world.read().is_counted(key, &decision.standing) {

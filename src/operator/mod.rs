@@ -204,6 +204,7 @@ fn report(events: EventSink, metrics: Arc<Metrics>) -> Report {
             Source::Resources => "AgentResource",
             Source::Grants => "AgentGrant",
             Source::Blueprints => "AgentBlueprint",
+            Source::Policies => "AgentPolicy",
             _ => return,
         };
         let note = format!("the object can't be read and is skipped: {problem}; correct it");

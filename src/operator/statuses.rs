@@ -1,6 +1,5 @@
-//! The statuses of grants, resources and blueprints, from what was counted: at most one write in two seconds each.
+//! The statuses of grants, resources, blueprints and policies, from what was counted: at most one write in two seconds each.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use jiff::Timestamp;
 use super::context::Context;
 use crate::cluster::client::{CallError, Class};
 use crate::cluster::wire::Wire;
-use crate::domain::status::{blueprint_status, grant_status, resource_status};
+use crate::domain::status::{blueprint_status, grant_status, policy_status, resource_status};
 use crate::domain::{Key, Source};
 
 /// The rhythm of the writes.
@@ -21,7 +20,7 @@ const CONCURRENCY: usize = 8;
 
 /// Writes the statuses that have changed since the last call.
 pub(super) async fn flush(cx: &Context) {
-    let (grants, resources): (BTreeSet<Key>, BTreeSet<Arc<str>>) = cx.world.write().take_tallied();
+    let (grants, resources, policies) = cx.world.write().take_tallied();
     let blueprints = cx.world.write().take_made();
     stream::iter(blueprints)
         .for_each_concurrent(CONCURRENCY, |name| async move {
@@ -44,6 +43,14 @@ pub(super) async fn flush(cx: &Context) {
             if let Err(error) = resource(cx, &name).await {
                 tracing::debug!(resource = %name, %error, "status not written");
                 cx.world.write().touch_resource(name);
+            }
+        })
+        .await;
+    stream::iter(policies)
+        .for_each_concurrent(CONCURRENCY, |name| async move {
+            if let Err(error) = policy(cx, &name).await {
+                tracing::debug!(policy = %name, %error, "status not written");
+                cx.world.write().touch_policy(name);
             }
         })
         .await;
@@ -104,6 +111,27 @@ async fn resource(cx: &Context, name: &Arc<str>) -> Result<(), CallError> {
             }
             let key = Key::new("", name.clone());
             change.transitions.iter().for_each(|t| cx.tell("AgentResource", &key, uid, t));
+            Ok(())
+        }
+        Err(e) if e.class() == Class::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+async fn policy(cx: &Context, name: &Arc<str>) -> Result<(), CallError> {
+    let change = {
+        let world = cx.world.read();
+        let Some(policy) = world.policy(name).filter(|p| !p.meta.deleting) else { return Ok(()) };
+        policy_status(&world, policy, Timestamp::now()).map(|c| (policy.meta.uid, c))
+    };
+    let Some((uid, change)) = change else { return Ok(()) };
+    match cx.writer.policy_status(name, uid, &change.status).await {
+        Ok(object) => {
+            if let Ok(object) = object.object(&Source::Policies) {
+                cx.world.answer(object);
+            }
+            let key = Key::new("", name.clone());
+            change.transitions.iter().for_each(|t| cx.tell("AgentPolicy", &key, uid, t));
             Ok(())
         }
         Err(e) if e.class() == Class::NotFound => Ok(()),

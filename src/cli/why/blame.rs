@@ -27,11 +27,20 @@ pub(super) struct Blame {
 
 /// Of an agent's own refusal.
 pub(super) fn of_agent(refusal: &Refusal, agent: &str) -> Blame {
-    blame(refusal, format!("AgentIdentity {agent}"), None)
+    blame(refusal, policy(refusal).unwrap_or_else(|| format!("AgentIdentity {agent}")), None)
+}
+
+/// The policy that refuses, if one does: its messages begin with it.
+fn policy(refusal: &Refusal) -> Option<String> {
+    let name = refusal.message.strip_prefix("AgentPolicy ")?.split_once(": ")?.0;
+    Some(format!("AgentPolicy {name}"))
 }
 
 /// Of a grant's refusal.
 pub(super) fn of_grant(refusal: &Refusal, grant: &str, resource: &str) -> Blame {
+    if let Some(policy) = policy(refusal) {
+        return blame(refusal, policy, None);
+    }
     let resource = format!("AgentResource {resource}");
     // What the resource's owner decides is the resource's doing, whatever field of the grant asked for it.
     let theirs = match refusal.reason {

@@ -61,6 +61,11 @@ impl Report {
                 blame(out, refusal)?;
             }
         }
+        for a in &self.audited {
+            let what = a.grant.as_ref().map_or_else(|| "the agent".to_owned(), |g| format!("AgentGrant {g}"));
+            writeln!(out, "\nAudited: AgentPolicy {} would take from {what}", a.policy)?;
+            blame(out, &a.refusal)?;
+        }
         if let Some(n) = &self.not_granted {
             writeln!(
                 out,

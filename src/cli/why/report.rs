@@ -30,6 +30,9 @@ pub(super) struct Report {
     pub(super) secret: SecretReport,
     pub(super) conditions: Vec<ConditionReport>,
     pub(super) grants: Vec<GrantReport>,
+    /// What policies in Audit would take away.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) audited: Vec<AuditReport>,
     /// Only if a resource was asked for that no grant gives the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) not_granted: Option<NotGranted>,
@@ -93,6 +96,16 @@ pub(super) struct EntitlementReport {
     pub(super) file: Option<String>,
 }
 
+/// What a policy in Audit would take away.
+#[derive(Debug, Serialize)]
+pub(super) struct AuditReport {
+    pub(super) policy: String,
+    /// Absent: the agent as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) grant: Option<String>,
+    pub(super) refusal: Blame,
+}
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct NotGranted {
@@ -146,6 +159,16 @@ impl Report {
                 })
                 .collect(),
             not_granted: resource.filter(|_| grants.is_empty()).and_then(|r| not_granted(world, decision, r)),
+            audited: decision
+                .audited
+                .iter()
+                .filter(|o| o.grant.as_ref().is_none_or(|name| grants.iter().any(|g| *g.grant == **name)))
+                .map(|o| AuditReport {
+                    policy: o.policy.to_string(),
+                    grant: o.grant.as_ref().map(ToString::to_string),
+                    refusal: of_agent(&o.refusal, &agent.name),
+                })
+                .collect(),
             grants,
             until: decision.until.filter(|u| u.duration_since(now).as_secs() > 60),
             notes: Vec::new(),

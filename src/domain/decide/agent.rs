@@ -2,21 +2,38 @@
 
 use jiff::SignedDuration;
 
-use super::{Clock, Refusal, Standing, end_of};
+use super::{Clock, Policies, Refusal, Standing, end_of};
 use crate::api::Reason;
 use crate::domain::{Agent, Bound, Source, World};
 
 type Check = fn(&World, &Agent, &mut Clock) -> Option<Standing>;
 
 /// In this order: what ends an agent first, then what cannot be told, then what refuses it.
-const CHAIN: &[Check] =
-    &[deleting, sources, namespace, blueprint, valid, secret_name, expired, suspended, bound, foreign];
+const CHAIN: &[(&str, Check)] = &[
+    ("deleting", deleting),
+    ("sources", sources),
+    ("namespace", namespace),
+    ("blueprint", blueprint),
+    ("valid", valid),
+    ("secretName", secret_name),
+    ("expired", expired),
+    ("suspended", suspended),
+    // A kill switch must not wait for what a bound kind's watch has to say.
+    (POLICY, policy),
+    ("bound", bound),
+    ("foreign", foreign),
+];
+
+/// The name of the policies' check.
+pub(super) const POLICY: &str = "policy";
 
 /// For so long a foreign object is believed to be in the way.
 const FOREIGN_FOR: SignedDuration = SignedDuration::from_secs(20);
 
-pub(super) fn standing(world: &World, agent: &Agent, clock: &mut Clock) -> Standing {
-    CHAIN.iter().find_map(|check| check(world, agent, clock)).unwrap_or(Standing::Allowed)
+/// How an agent stands, and the name of the check that says so; `None` if all let it pass.
+pub(super) fn standing(world: &World, agent: &Agent, clock: &mut Clock) -> (Option<&'static str>, Standing) {
+    let said = CHAIN.iter().find_map(|(name, check)| Some((*name, check(world, agent, clock)?)));
+    said.map_or((None, Standing::Allowed), |(name, standing)| (Some(name), standing))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the form of the checks")]
@@ -144,6 +161,10 @@ fn suspended(world: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
             message: "spec.suspend is true; set it to false to resume the agent".to_owned(),
         })
     })
+}
+
+fn policy(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
+    Policies::of(world, agent).refuse(agent, clock).map(|o| Standing::Refused(o.refusal))
 }
 
 fn bound(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {

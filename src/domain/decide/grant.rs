@@ -1,19 +1,37 @@
-//! The chain of checks on one grant: what was asked ∩ what the resource offers ∩ what it allows the namespace.
+//! The chain of checks on one grant: what was asked ∩ what the resource offers ∩ what it allows the namespace, less what
+//! policies deny.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Clock, Entitlement, GrantDecision, Refusal, end_of};
-use crate::api::{Mode, Reason, TokenProfile};
-use crate::domain::{Agent, Grant, Resource, World};
+use jiff::Timestamp;
 
-pub(super) fn grants(world: &World, agent: &Agent, lifetime: u32, clock: &mut Clock) -> Vec<GrantDecision> {
+use super::policy::{Loss, Policies, take_from};
+use super::{Clock, Entitlement, GrantDecision, Objection, Refusal};
+use crate::api::{Mode, Reason, TokenProfile};
+use crate::domain::{Agent, Grant, Policy, Resource, World};
+
+/// How long the agent's tokens live, until when at most, and the time.
+pub(super) struct Lives {
+    pub lifetime: u32,
+    pub end: Option<Timestamp>,
+    pub clock: Clock,
+}
+
+/// What came of each grant, what policies take from them, and what those in Audit would.
+pub(super) fn grants(
+    world: &World,
+    agent: &Agent,
+    policies: &Policies<'_>,
+    lives: &mut Lives,
+) -> (Vec<GrantDecision>, Vec<Objection>, Vec<Objection>) {
+    let (mut denied, mut audited) = (Vec::new(), Vec::new());
     let grants = world.grants_of(agent);
     // Seen through the clock: when a rival or the grant itself expires, the answer changes.
     let live = |g: &Grant, clock: &mut Clock| {
-        !g.meta.deleting && g.expires_at.is_none_or(|end| !clock.has_come(end))
+        !g.meta.deleting && policies.end_of_grant(g).is_none_or(|end| !clock.has_come(end))
     };
-    grants
+    let decisions = grants
         .iter()
         .filter(|g| !g.meta.deleting)
         .map(|grant| {
@@ -23,10 +41,10 @@ pub(super) fn grants(world: &World, agent: &Agent, lifetime: u32, clock: &mut Cl
                 grants
                     .iter()
                     .take_while(|g| g.meta.uid != grant.meta.uid)
-                    .find(|g| g.secret_key.as_ref() == Some(key) && live(g, clock))
+                    .find(|g| g.secret_key.as_ref() == Some(key) && live(g, &mut lives.clock))
             });
             let outcome = match rival {
-                Some(rival) if live(grant, clock) => Err(Refusal::new(
+                Some(rival) if live(grant, &mut lives.clock) => Err(Refusal::new(
                     Reason::Conflict,
                     format!(
                         "spec.secretKey: {:?} belongs to the older AgentGrant {}; choose another key",
@@ -34,22 +52,22 @@ pub(super) fn grants(world: &World, agent: &Agent, lifetime: u32, clock: &mut Cl
                         rival.meta.key.name
                     ),
                 )),
-                _ => entitle(world, agent, grant, resource, lifetime, clock),
+                _ => entitle(world, agent, grant, resource, lives),
             };
+            let delivery = Delivery { grant, minimum: world.config().limits.min_token_lifetime.0 };
+            let outcome = outcome.and_then(|entitled| {
+                let (left, objections) = delivery.take(&policies.enforced, entitled, &mut lives.clock);
+                denied.extend(objections);
+                left
+            });
             let (held, file, refusal) = match outcome {
                 Err(refusal) => (None, None, Some(refusal)),
-                Ok((entitlement, narrowed)) => {
-                    let minimum = world.config().limits.min_token_lifetime.0;
-                    let short = (grant.secret_key.is_some() && entitlement.lifetime < minimum).then(|| {
-                        Refusal::new(
-                            Reason::LifetimeTooShort,
-                            format!(
-                                "spec.secretKey: tokens for AgentResource {} live {}s, too short for a Secret (at \
-                                 least {minimum}s); raise its maxTokenLifetime or leave secretKey out",
-                                grant.resource, entitlement.lifetime
-                            ),
-                        )
-                    });
+                Ok(((entitlement, narrowed), capped)) => {
+                    audited.extend(policies.audit.iter().filter_map(|p| {
+                        let refusal = delivery.would_take(p, &entitlement, &mut lives.clock)?;
+                        Some(Objection::new(p, Some(grant), refusal))
+                    }));
+                    let short = delivery.short(&entitlement, capped);
                     let file = if short.is_none() { grant.secret_key.clone() } else { None };
                     (Some(entitlement), file, narrowed.or(short))
                 }
@@ -64,7 +82,84 @@ pub(super) fn grants(world: &World, agent: &Agent, lifetime: u32, clock: &mut Cl
                 refusal,
             }
         })
-        .collect()
+        .collect();
+    (decisions, denied, audited)
+}
+
+/// A grant on its way to an agent, and how long a token in a Secret must live.
+struct Delivery<'a> {
+    grant: &'a Grant,
+    minimum: u32,
+}
+
+/// What is left of a grant, and the policy that made its tokens' lives as short as they are.
+type Left<'a> = Result<(Entitled, Option<&'a Policy>), Refusal>;
+
+impl Delivery<'_> {
+    /// Takes away what policies deny, the oldest first.
+    fn take<'p>(
+        &self,
+        policies: &[&'p Policy],
+        (mut held, narrowed): Entitled,
+        clock: &mut Clock,
+    ) -> (Left<'p>, Vec<Objection>) {
+        let (mut objections, mut first, mut capped) = (Vec::new(), None, None);
+        for policy in policies {
+            let lifetime = held.lifetime;
+            let loss = take_from(policy, self.grant, &mut held, clock);
+            if held.lifetime < lifetime {
+                capped = Some(*policy);
+            }
+            let (refusal, whole) = match loss {
+                None => continue,
+                Some(Loss::Whole(refusal)) => (refusal, true),
+                Some(Loss::Part(refusal)) => (refusal, false),
+            };
+            objections.push(Objection::new(policy, Some(self.grant), refusal.clone()));
+            if whole {
+                return (Err(refusal), objections);
+            }
+            first.get_or_insert(refusal);
+        }
+        if let (Some(policy), Some(short)) = (capped, self.short(&held, capped))
+            && objections.iter().all(|o| o.policy != policy.meta.key.name)
+        {
+            objections.push(Objection::new(policy, Some(self.grant), short));
+        }
+        // What a policy has taken is said first: it is what changed last.
+        (Ok(((held, first.or(narrowed)), capped)), objections)
+    }
+
+    /// What a policy in Audit would take from what is held.
+    fn would_take(&self, policy: &Policy, held: &Entitlement, clock: &mut Clock) -> Option<Refusal> {
+        let mut left = held.clone();
+        match take_from(policy, self.grant, &mut left, clock) {
+            Some(Loss::Whole(refusal) | Loss::Part(refusal)) => Some(refusal),
+            None if self.short(held, None).is_none() => self.short(&left, Some(policy)),
+            None => None,
+        }
+    }
+
+    /// Why a token that is held stays out of the Secret.
+    fn short(&self, held: &Entitlement, capped: Option<&Policy>) -> Option<Refusal> {
+        let Self { grant, minimum } = self;
+        if grant.secret_key.is_none() || held.lifetime >= *minimum {
+            return None;
+        }
+        let (lives, resource) = (held.lifetime, &grant.resource);
+        let message = match capped {
+            Some(policy) => format!(
+                "AgentPolicy {}: spec.limits.tokenLifetime: tokens for AgentResource {resource} live {lives}s, too \
+                 short for a Secret (at least {minimum}s); leave secretKey out, or ask the policy's keeper",
+                policy.meta.key.name
+            ),
+            None => format!(
+                "spec.secretKey: tokens for AgentResource {resource} live {lives}s, too short for a Secret (at \
+                 least {minimum}s); raise its maxTokenLifetime or leave secretKey out"
+            ),
+        };
+        Some(Refusal::new(Reason::LifetimeTooShort, message))
+    }
 }
 
 type Entitled = (Entitlement, Option<Refusal>);
@@ -74,9 +169,9 @@ fn entitle(
     agent: &Agent,
     grant: &Grant,
     resource: Option<&Resource>,
-    lifetime: u32,
-    clock: &mut Clock,
+    lives: &mut Lives,
 ) -> Result<Entitled, Refusal> {
+    let Lives { lifetime, end: agents_end, clock } = lives;
     if let Some(problem) = &grant.invalid {
         return Err(Refusal::new(Reason::Invalid, format!("{problem}; correct the field")));
     }
@@ -128,8 +223,8 @@ fn entitle(
         users: grant.users.clone(),
         roles,
         scopes,
-        lifetime: lifetime.min(limit),
-        not_after: [grant.expires_at, end_of(world, agent)].into_iter().flatten().min(),
+        lifetime: limit.min(*lifetime),
+        not_after: [grant.expires_at, *agents_end].into_iter().flatten().min(),
     };
     Ok((entitlement, refusal))
 }

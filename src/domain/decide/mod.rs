@@ -6,13 +6,16 @@
 
 mod agent;
 mod grant;
+mod policy;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 pub use self::grant::resource_refusal;
-use super::{Agent, Digest, Hasher, Holding, Key, Uid, Users, World};
+pub use self::policy::Objection;
+use self::policy::Policies;
+use super::{Agent, Digest, Hasher, Holding, Holdings, Key, Uid, Users, World};
 use crate::api::{GrantState, Mode, Reason, SigningAlgorithm, SubjectForm, TokenProfile};
 
 /// Why something is refused: a reason of the closed set, and a message that names object, field, value and
@@ -172,26 +175,41 @@ pub struct Decision {
     pub not_after: Option<Timestamp>,
     /// When the answer may change by time alone.
     pub until: Option<Timestamp>,
+    /// What policies take away; of an agent that something else refuses nothing is said.
+    pub denied: Vec<Objection>,
+    /// What policies in Audit would take away.
+    pub audited: Vec<Objection>,
 }
 
 impl Decision {
-    /// What the tally of grants and resources counts.
+    /// What the tally of grants, resources and policies counts.
     #[must_use]
-    pub fn holdings(&self) -> Vec<Holding> {
+    pub fn holdings(&self) -> Holdings {
         let held = matches!(self.standing, Standing::Allowed);
         let reason = match &self.standing {
             Standing::Refused(r) | Standing::Unknown(r) => Some(r.reason),
             _ => None,
         };
-        self.grants
-            .iter()
-            .map(|g| Holding {
-                grant: g.grant.clone(),
-                resource: g.resource.clone(),
-                state: if held { g.state() } else { GrantState::Refused },
-                reason: reason.or_else(|| g.refusal.as_ref().map(|r| r.reason)),
-            })
-            .collect()
+        let grants = self.grants.iter().map(|g| Holding {
+            grant: g.grant.clone(),
+            resource: g.resource.clone(),
+            state: if held { g.state() } else { GrantState::Refused },
+            reason: reason.or_else(|| g.refusal.as_ref().map(|r| r.reason)),
+            audited: self.audited.iter().any(|o| o.grant.as_ref() == Some(&g.grant)),
+        });
+        let mut policies: Vec<(Arc<str>, i64)> = Vec::new();
+        for objection in self.denied.iter().chain(&self.audited) {
+            let grants = i64::from(objection.grant.is_some());
+            match policies.iter_mut().find(|(name, _)| *name == objection.policy) {
+                Some((_, n)) => *n += grants,
+                None => policies.push((objection.policy.clone(), grants)),
+            }
+        }
+        Holdings {
+            grants: grants.collect(),
+            policies: policies.into(),
+            untold: matches!(self.standing, Standing::Unknown(_)),
+        }
     }
 }
 
@@ -201,28 +219,48 @@ pub fn decide(world: &World, key: &Key, now: Timestamp) -> Option<Decision> {
     let agent = world.agent(key)?;
     let config = world.config();
     let blueprint = world.blueprint_of(agent);
+    let minimum = config.limits.min_token_lifetime.0;
     let lifetime = agent
         .token_lifetime
         .or_else(|| blueprint.and_then(|b| b.token_lifetime))
         .unwrap_or(config.limits.token_lifetime.0)
-        .clamp(config.limits.min_token_lifetime.0, config.limits.max_token_lifetime.0);
+        .clamp(minimum, config.limits.max_token_lifetime.0);
     let mut clock = Clock { now, until: None };
-    let standing = agent::standing(world, agent, &mut clock);
+    let policies = Policies::of(world, agent);
+    let end = policies.end_of(agent).into_iter().chain(end_of(world, agent)).min();
+    let (check, standing) = agent::standing(world, agent, &mut clock);
     let bound_uid = agent
         .bound
         .as_ref()
         .and_then(|b| world.bound_object(&b.kind, &key.sibling(b.name.clone())))
         .map(|o| o.meta.uid);
-    let grants = grant::grants(world, agent, lifetime, &mut clock);
+    let mut lives = grant::Lives { lifetime, end, clock };
+    let (grants, mut denied, mut audited) = grant::grants(world, agent, &policies, &mut lives);
+    let mut clock = lives.clock;
+    match standing {
+        Standing::Allowed | Standing::Unknown(_) => {
+            audited.splice(0..0, policies.would_refuse(agent, &mut clock));
+        }
+        _ => {
+            audited.clear();
+            denied.clear();
+            if check == Some(agent::POLICY) {
+                denied.extend(policies.refuse(agent, &mut clock));
+            }
+        }
+    }
     Some(Decision {
         agent: key.clone(),
         uid: agent.meta.uid,
         standing,
         bound_uid,
         grants,
-        lifetime,
-        not_after: end_of(world, agent),
+        // The identity token is always in the Secret, which none below the minimum may be.
+        lifetime: policies.longest().map_or(lifetime, |longest| lifetime.min(longest.max(minimum))),
+        not_after: end,
         until: clock.until,
+        denied,
+        audited,
     })
 }
 
@@ -256,5 +294,7 @@ impl Clock {
     }
 }
 
+#[cfg(test)]
+mod policy_tests;
 #[cfg(test)]
 mod tests;

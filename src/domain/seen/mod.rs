@@ -44,7 +44,7 @@ impl Meta {
         (self.created, self.uid)
     }
 
-    fn same_but_version(&self, other: &Self) -> bool {
+    pub(super) fn same_but_version(&self, other: &Self) -> bool {
         (&self.key, self.uid, self.created, self.deleting)
             == (&other.key, other.uid, other.created, other.deleting)
     }
@@ -131,6 +131,8 @@ pub struct Agent {
     pub ttl_after_expired: Option<u32>,
     /// `suspend`.
     pub suspend: bool,
+    /// Somebody answers for it: `sponsors` is not empty.
+    pub sponsored: bool,
     /// What in its spec can't be understood (a schema of another version accepted it).
     pub invalid: Option<Box<str>>,
     /// Its status.
@@ -168,6 +170,7 @@ impl Agent {
             expires_at,
             ttl_after_expired,
             suspend,
+            sponsored,
             invalid,
             status: _,
         } = self;
@@ -183,6 +186,7 @@ impl Agent {
             && *expires_at == other.expires_at
             && *ttl_after_expired == other.ttl_after_expired
             && *suspend == other.suspend
+            && *sponsored == other.sponsored
             && *invalid == other.invalid
     }
 }
@@ -357,6 +361,7 @@ impl TryFrom<&AgentIdentity> for Agent {
             expires_at: spec.expires_at.as_ref().map(|t| t.0),
             ttl_after_expired: spec.ttl_seconds_after_expired.and_then(|t| u32::try_from(t).ok()),
             suspend: spec.suspend.unwrap_or_default(),
+            sponsored: !spec.sponsors.is_empty(),
             invalid,
             status: object.status.as_ref().map(|s| SeenStatus::of_agent(s, meta.uid)).unwrap_or_default(),
             meta,
@@ -365,7 +370,7 @@ impl TryFrom<&AgentIdentity> for Agent {
 }
 
 impl SeenStatus {
-    fn of<T: serde::Serialize>(status: &T, conditions: &[Condition]) -> Self {
+    pub(super) fn of<T: serde::Serialize>(status: &T, conditions: &[Condition]) -> Self {
         Self {
             digest: status_digest(status),
             bound_uid: None,

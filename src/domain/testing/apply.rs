@@ -182,7 +182,8 @@ impl Cluster {
             return Err(Undone::Refused);
         };
         for old in agent.status.iter().flat_map(|s| &s.conditions) {
-            let new = status.conditions.iter().find(|c| c.type_ == old.type_).unwrap();
+            // One that says that a policy would object goes with the objection.
+            let Some(new) = status.conditions.iter().find(|c| c.type_ == old.type_) else { continue };
             let moved = old.last_transition_time != new.last_transition_time;
             assert!(!moved || old.status != new.status, "{key}: {old:?} {new:?}");
         }
@@ -386,12 +387,30 @@ impl Cluster {
         Ok(())
     }
 
+    /// What every policy's counts must be, by going over all agents: matched, and refused agents and grants.
+    pub fn recount_policies(&self) -> BTreeMap<Arc<str>, (i64, i64, i64)> {
+        let mut counts = BTreeMap::<Arc<str>, (i64, i64, i64)>::new();
+        for agent in self.world.agents() {
+            for policy in self.world.policies_of(agent) {
+                counts.entry(policy.meta.key.name.clone()).or_default().0 += 1;
+            }
+            let decision = decide(&self.world, &agent.meta.key, self.now).unwrap();
+            let mut agents = BTreeSet::new();
+            for objection in decision.denied.iter().chain(&decision.audited) {
+                let n = counts.entry(objection.policy.clone()).or_default();
+                n.1 += i64::from(agents.insert(objection.policy.clone()));
+                n.2 += i64::from(objection.grant.is_some());
+            }
+        }
+        counts
+    }
+
     /// What every grant's counts must be, by going over all agents.
     pub fn recount(&self) -> BTreeMap<Key, (i64, i64)> {
         let mut counts = BTreeMap::<Key, (i64, i64)>::new();
         for agent in self.world.agents() {
             let decision = decide(&self.world, &agent.meta.key, self.now).unwrap();
-            for holding in decision.holdings() {
+            for holding in decision.holdings().grants {
                 let n = counts.entry(agent.meta.key.sibling(holding.grant)).or_default();
                 match holding.state {
                     crate::api::GrantState::Refused => n.1 += 1,

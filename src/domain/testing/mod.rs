@@ -5,6 +5,7 @@
 
 mod apply;
 mod oracle;
+mod oracle_policy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ pub(crate) use self::apply::Writes;
 use super::plan::KeysSeen;
 use super::statuslist::HandOut;
 use super::*;
-use crate::api::{AgentBlueprint, AgentGrant, AgentIdentity, AgentResource, Configuration};
+use crate::api::{AgentBlueprint, AgentGrant, AgentIdentity, AgentPolicy, AgentResource, Configuration};
 
 /// A token as it would have been signed.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +52,7 @@ pub(crate) struct Cluster {
     pub resources: BTreeMap<Key, AgentResource>,
     pub grants: BTreeMap<Key, AgentGrant>,
     pub blueprints: BTreeMap<Key, AgentBlueprint>,
+    pub policies: BTreeMap<Key, AgentPolicy>,
     pub namespaces: BTreeMap<Key, Namespace>,
     pub bound: BTreeMap<(KindName, Key), BoundObject>,
     pub secrets: BTreeMap<Key, Stored>,
@@ -95,6 +97,7 @@ impl Cluster {
             resources: BTreeMap::new(),
             grants: BTreeMap::new(),
             blueprints: BTreeMap::new(),
+            policies: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             bound: BTreeMap::new(),
             secrets: BTreeMap::new(),
@@ -181,6 +184,7 @@ impl Cluster {
             Source::Resources => self.resources.values().map(Self::resource_object).collect(),
             Source::Grants => self.grants.values().map(Self::grant_object).collect(),
             Source::Blueprints => self.blueprints.values().map(Self::blueprint_object).collect(),
+            Source::Policies => self.policies.values().map(Self::policy_object).collect(),
             Source::Namespaces => {
                 self.namespaces.values().cloned().map(|n| Object::Namespace(Box::new(n))).collect()
             }
@@ -210,6 +214,10 @@ impl Cluster {
 
     fn blueprint_object(blueprint: &AgentBlueprint) -> Object {
         Object::Blueprint(Box::new(Blueprint::try_from(blueprint).unwrap()))
+    }
+
+    fn policy_object(policy: &AgentPolicy) -> Object {
+        Object::Policy(Box::new(Policy::try_from(policy).unwrap()))
     }
 
     fn put(&mut self, source: Source, object: Object) {
@@ -327,6 +335,16 @@ impl Cluster {
             let uid = uid_of(&new.metadata);
             self.blueprints.insert(key_of(&new.metadata), new);
             uid
+        } else if let Some(value) = value("AgentPolicy") {
+            let mut new: AgentPolicy = serde_json::from_value(value).unwrap();
+            let old = self.policies.get(&key_of(&new.metadata));
+            let edited = old.is_none_or(|o| o.spec != new.spec);
+            let old = old.map(|o| o.metadata.clone());
+            self.stamp(&mut new.metadata, old, edited);
+            self.put(Source::Policies, Self::policy_object(&new));
+            let uid = uid_of(&new.metadata);
+            self.policies.insert(key_of(&new.metadata), new);
+            uid
         } else {
             panic!("an unknown kind: {yaml}")
         }
@@ -357,6 +375,7 @@ impl Cluster {
             Source::Resources => self.resources.remove(key).map(|a| uid_of(&a.metadata)),
             Source::Grants => self.grants.remove(key).map(|a| uid_of(&a.metadata)),
             Source::Blueprints => self.blueprints.remove(key).map(|a| uid_of(&a.metadata)),
+            Source::Policies => self.policies.remove(key).map(|a| uid_of(&a.metadata)),
             Source::Namespaces => self.namespaces.remove(key).map(|n| n.meta.uid),
             Source::Secrets => self.secrets.remove(key).map(|s| s.seen.meta.uid),
             Source::Trust => self.trust.remove(key).map(|t| t.meta.uid),

@@ -15,7 +15,7 @@ pub(crate) struct Held {
     pub until: Option<Timestamp>,
 }
 
-fn seconds(text: Option<&String>) -> Option<i64> {
+pub(super) fn seconds(text: Option<&String>) -> Option<i64> {
     text.map(|t| i64::from(crate::api::parse_seconds(t).unwrap()))
 }
 
@@ -43,8 +43,9 @@ impl Cluster {
         self.namespaces.contains_key(&Key::new("", ns))
             && oldest.metadata.uid == agent.metadata.uid
             && (agent.spec.blueprint.is_none() || self.oracle_blueprint_allows(agent, ns))
-            && self.oracle_end(agent).is_none_or(|t| t > self.now)
+            && self.oracle_own_end(agent).is_none_or(|t| t > self.now)
             && agent.spec.suspend != Some(true)
+            && self.oracle_complies(agent)
             && !self.foreign.contains(&Key::new(ns, secret_name(agent)))
     }
 
@@ -85,7 +86,8 @@ impl Cluster {
             let labels = agent.metadata.labels.clone().unwrap_or_default();
             let label = |k: &str| labels.get(k).map(String::as_str);
             let selected = grant.spec.agents.selector.as_ref().is_some_and(|s| s.matches(label));
-            let over = grant.spec.expires_at.as_ref().is_some_and(|t| t.0 <= self.now);
+            let ends = [grant.spec.expires_at.as_ref().map(|t| t.0), self.oracle_grant_end(agent, grant)];
+            let over = ends.into_iter().flatten().any(|end| end <= self.now);
             let Some(file) = &grant.spec.secret_key else { continue };
             if over || !(named || selected) || !taken.insert(file.clone()) {
                 continue;
@@ -102,7 +104,7 @@ impl Cluster {
         files
     }
 
-    fn oracle_blueprint(&self, agent: &AgentIdentity) -> Option<&AgentBlueprint> {
+    pub(super) fn oracle_blueprint(&self, agent: &AgentIdentity) -> Option<&AgentBlueprint> {
         let blueprint = self.blueprints.get(&Key::new("", agent.spec.blueprint.as_deref()?))?;
         let made = agent.metadata.labels.as_ref().and_then(|l| l.get(crate::api::MADE_LABEL));
         made.is_none_or(|uid| Some(uid) == blueprint.metadata.uid.as_ref()).then_some(blueprint)
@@ -113,7 +115,11 @@ impl Cluster {
         let blueprint = self.oracle_blueprint(agent);
         let grants = blueprint.into_iter().flat_map(|b| &b.spec.grants);
         let as_own = grants.map(|g| AgentGrant {
-            metadata: ObjectMeta { namespace: agent.metadata.namespace.clone(), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                namespace: agent.metadata.namespace.clone(),
+                creation_timestamp: blueprint.and_then(|b| b.metadata.creation_timestamp.clone()),
+                ..ObjectMeta::default()
+            },
             spec: crate::api::AgentGrantSpec {
                 agents: crate::api::AgentSelection {
                     names: None,
@@ -131,8 +137,8 @@ impl Cluster {
         as_own.collect()
     }
 
-    /// When an agent's time is over.
-    fn oracle_end(&self, agent: &AgentIdentity) -> Option<Timestamp> {
+    /// When an agent's time is over by itself or its blueprint.
+    pub(super) fn oracle_own_end(&self, agent: &AgentIdentity) -> Option<Timestamp> {
         let default = || {
             let lifetime = seconds(self.oracle_blueprint(agent)?.spec.defaults.as_ref()?.lifetime.as_ref())?;
             Some(age(&agent.metadata).0 + SignedDuration::from_secs(lifetime))
@@ -176,10 +182,10 @@ impl Cluster {
         let default = default.and_then(|d| seconds(d.token_lifetime.as_ref()));
         let own = seconds(agent.spec.token_lifetime.as_ref()).or(default).unwrap_or(3600).clamp(600, 86_400);
         let most = seconds(resource.spec.max_token_lifetime.as_ref()).unwrap_or(i64::MAX);
-        let ends = [grant.spec.expires_at.as_ref().map(|t| t.0), self.oracle_end(agent)];
+        let ends = [grant.spec.expires_at.as_ref().map(|t| t.0), self.oracle_own_end(agent)];
         let until = ends.into_iter().flatten().min();
         let audience = resource.spec.audience.clone();
-        Some(Held { audience, roles, scopes, seconds: own.min(most), until })
+        self.oracle_left(agent, grant, Held { audience, roles, scopes, seconds: own.min(most), until })
     }
 
     /// No token is minted that says more, or lives longer, than what is granted and allowed at this moment.
@@ -194,7 +200,8 @@ impl Cluster {
         let files = self.oracle_files(agent);
         for token in tokens {
             assert!(token.iat == self.now && token.exp > self.now, "{token:?}");
-            assert!(agent.spec.expires_at.as_ref().is_none_or(|t| token.exp <= t.0), "{token:?}");
+            assert!(self.oracle_own_end(agent).is_none_or(|end| token.exp <= end), "{token:?}");
+            assert!(self.oracle_end(agent).is_none_or(|end| token.exp <= end), "{token:?}");
             if &*token.file == crate::api::IDENTITY_KEY {
                 assert_eq!(&*token.entitlement.audience, "https://agentid.example.com");
                 assert!(token.entitlement.roles.is_empty() && token.entitlement.scopes.is_empty());

@@ -54,6 +54,10 @@ impl World {
         if old.secret_name != new.secret_name || old.meta.deleting != new.meta.deleting {
             self.mark_claimants(&key.sibling(new.secret_name.clone()));
         }
+        if old.labels != new.labels || old.blueprint != new.blueprint {
+            self.count_policies(old, -1);
+            self.count_policies(new, 1);
+        }
         if old.labels != new.labels {
             self.touch_grants_around(old);
             self.touch_grants_around(new);
@@ -65,6 +69,7 @@ impl World {
         let first = !self.agents_in.contains_key(&key.namespace);
         self.index_agent(agent, true);
         self.dirty.push((Work::Agent(key.clone()), Lane::Urgent));
+        self.count_policies(agent, 1);
         self.mark_claimants(&key.sibling(agent.secret_name.clone()));
         if first {
             self.dirty.push((Work::Trust(key.namespace.clone()), Lane::Urgent));
@@ -87,6 +92,7 @@ impl World {
         let key = &old.meta.key;
         let secret = key.sibling(old.secret_name.clone());
         self.index_agent(old, false);
+        self.count_policies(old, -1);
         self.forget_gone(old);
         self.mark_orphans(old.meta.uid);
         self.mark_claimants(&secret);

@@ -6,7 +6,8 @@ use super::table::Origin;
 use super::{Lost, Source, Work, World};
 use crate::domain::statuslist::Mark;
 use crate::domain::{
-    Agent, Blueprint, Credentials, Grant, Key, Lane, Meta, Namespace, Resource, ServiceAccount, Trust, Uid,
+    Agent, Blueprint, Credentials, Grant, Key, Lane, Meta, Namespace, Policy, Resource, ServiceAccount,
+    Trust, Uid,
 };
 
 /// An object of a source, as it was seen.
@@ -20,6 +21,8 @@ pub enum Object {
     Grant(Box<Grant>),
     /// An AgentBlueprint.
     Blueprint(Box<Blueprint>),
+    /// An AgentPolicy.
+    Policy(Box<Policy>),
     /// A Namespace.
     Namespace(Box<Namespace>),
     /// A Secret of our type.
@@ -43,6 +46,7 @@ impl Object {
             Self::Resource(r) => &r.meta,
             Self::Grant(g) => &g.meta,
             Self::Blueprint(b) => &b.meta,
+            Self::Policy(p) => &p.meta,
             Self::Namespace(n) => &n.meta,
             Self::Secret(s) => &s.meta,
             Self::Trust(t) => &t.meta,
@@ -64,6 +68,7 @@ impl World {
             Source::Resources => self.resources.begin_list(),
             Source::Grants => self.grants.begin_list(),
             Source::Blueprints => self.blueprints.begin_list(),
+            Source::Policies => self.policies.begin_list(),
             Source::Namespaces => self.namespaces.begin_list(),
             Source::Secrets => self.secrets.begin_list(),
             Source::Trust => self.trust.begin_list(),
@@ -85,6 +90,7 @@ impl World {
             Source::Resources => self.resources.missing(),
             Source::Grants => self.grants.missing(),
             Source::Blueprints => self.blueprints.missing(),
+            Source::Policies => self.policies.missing(),
             Source::Namespaces => self.namespaces.missing(),
             Source::Secrets => self.secrets.missing(),
             Source::Trust => self.trust.missing(),
@@ -128,11 +134,13 @@ impl World {
         self.dirty.extend(all);
         let grants: Vec<_> = self.grants.iter().map(|(k, _)| k.clone()).collect();
         let resources: Vec<_> = self.resources.iter().map(|(k, _)| k.name.clone()).collect();
+        let policies: Vec<_> = self.policies.iter().map(|(k, _)| k.name.clone()).collect();
         grants.into_iter().for_each(|g| self.tally.touch_grant(g));
         resources.into_iter().for_each(|r| self.tally.touch_resource(r));
         let blueprints: Vec<_> = self.blueprints.iter().map(|(k, _)| k.name.clone()).collect();
         blueprints.into_iter().for_each(|b| self.made.touch(b));
         self.mark_pods(|_, _| true);
+        policies.into_iter().for_each(|p| self.tally.touch_policy(p));
     }
 
     /// Marks every agent and namespace to be decided anew, in the paced lane: the keys have changed.
@@ -179,6 +187,7 @@ impl World {
             Object::Resource(r) => self.take_resource(*r, origin),
             Object::Grant(g) => self.take_grant(*g, origin),
             Object::Blueprint(b) => self.take_blueprint(*b, origin),
+            Object::Policy(p) => self.take_policy(*p, origin),
             Object::Namespace(n) => self.take_namespace(*n, origin),
             Object::Secret(s) => self.take_secret(*s, origin),
             Object::Trust(t) => self.take_trust(*t, origin),
@@ -200,6 +209,7 @@ impl World {
             Source::Resources => self.resources.keep(key),
             Source::Grants => self.grants.keep(key),
             Source::Blueprints => self.blueprints.keep(key),
+            Source::Policies => self.policies.keep(key),
             Source::Namespaces => self.namespaces.keep(key),
             Source::Secrets => self.secrets.keep(key),
             Source::Trust => self.trust.keep(key),
@@ -236,9 +246,14 @@ impl World {
                 self.blueprints.reached(version);
                 self.remove_blueprint(key, uid);
             }
+            Source::Policies => {
+                self.policies.reached(version);
+                self.remove_policy(key, uid);
+            }
             Source::Namespaces => {
                 self.namespaces.reached(version);
                 if self.namespaces.remove(key, uid).is_some() {
+                    self.select_policies(&key.name);
                     self.mark_namespace(&key.name);
                 }
             }

@@ -63,7 +63,9 @@ impl super::World {
             ("audiences", text(self.audiences.iter().map(|(k, v)| (k, set(v))))),
             ("leaked notes", text(leaked.map(|u| (u, vec![0])))),
         ]
-        .into()
+        .into_iter()
+        .chain(self.policy_texts())
+        .collect()
     }
 
     /// A world of the same objects, taken in anew.
@@ -73,8 +75,11 @@ impl super::World {
         let agents = self.agents().cloned().map(|o| Object::Agent(Box::new(o)));
         let resources = self.resources().cloned().map(|o| Object::Resource(Box::new(o)));
         let grants = self.grants().cloned().map(|o| Object::Grant(Box::new(o)));
+        let policies = self.policies().cloned().map(|o| Object::Policy(Box::new(o)));
+        let namespaces = self.namespaces.iter().map(|(_, n)| Object::Namespace(Box::new(n.clone())));
         let secrets = self.secrets().cloned().map(|o| Object::Secret(Box::new(o)));
-        agents.chain(resources).chain(grants).chain(secrets).for_each(|o| world.take(o, Origin::Watch));
+        let all = agents.chain(resources).chain(grants).chain(policies).chain(namespaces).chain(secrets);
+        all.for_each(|o| world.take(o, Origin::Watch));
         world
     }
 }

@@ -9,6 +9,7 @@ mod bound;
 mod feed;
 mod index;
 mod made;
+mod policies;
 mod recorded;
 mod rights;
 mod secrets;
@@ -26,15 +27,16 @@ pub use made::{BlueprintTally, Contest};
 pub use recorded::RecordedBy;
 pub use source::{Lost, Source, SourceState};
 pub use table::Origin;
-pub use tally::{GrantTally, Holding};
+pub use tally::{GrantTally, Holding, Holdings, PolicyTally};
 
 use self::made::Made;
+use self::policies::PolicyIndex;
 use self::recorded::Lists;
 use self::table::Table;
 use self::tally::Tally;
 use super::{
-    Agent, Blueprint, BoundObject, Credentials, Grant, Key, KindName, Lane, Namespace, Resource, Selection,
-    ServiceAccount, Trust, Uid,
+    Agent, Blueprint, BoundObject, Credentials, Grant, Key, KindName, Lane, Namespace, Policy, Resource,
+    Selection, ServiceAccount, Trust, Uid,
 };
 use crate::api::Configuration;
 
@@ -87,6 +89,7 @@ pub struct World {
     resources: Table<Resource>,
     grants: Table<Grant>,
     blueprints: Table<Blueprint>,
+    policies: Table<Policy>,
     namespaces: Table<Namespace>,
     secrets: Table<Credentials>,
     trust: Table<Trust>,
@@ -106,6 +109,7 @@ pub struct World {
     agents_of_blueprint: HashMap<Arc<str>, BTreeSet<Key>>,
     blueprints_on: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     audiences: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    policy_index: PolicyIndex,
     lists: Lists,
 
     foreign: HashMap<Key, Foreign>,
@@ -138,6 +142,7 @@ impl World {
             resources: Table::default(),
             grants: Table::default(),
             blueprints: Table::default(),
+            policies: Table::default(),
             namespaces: Table::default(),
             secrets: Table::default(),
             trust: Table::default(),
@@ -155,6 +160,7 @@ impl World {
             agents_of_blueprint: HashMap::new(),
             blueprints_on: HashMap::new(),
             audiences: HashMap::new(),
+            policy_index: PolicyIndex::default(),
             lists: Lists::default(),
             foreign: HashMap::new(),
             confirmed_gone: HashSet::new(),
@@ -401,12 +407,13 @@ impl World {
 
     /// Numbers of objects by kind, for metrics.
     #[must_use]
-    pub fn sizes(&self) -> [(&'static str, usize); 9] {
+    pub fn sizes(&self) -> [(&'static str, usize); 10] {
         [
             ("agentidentities", self.agents.len()),
             ("agentresources", self.resources.len()),
             ("agentgrants", self.grants.len()),
             ("agentblueprints", self.blueprints.len()),
+            ("agentpolicies", self.policies.len()),
             ("namespaces", self.namespaces.len()),
             ("secrets", self.secrets.len()),
             ("configmaps", self.trust.len()),
@@ -452,7 +459,7 @@ impl World {
 
     /// What an agent was last decided to hold.
     #[must_use]
-    pub fn holdings(&self, agent: &Key) -> &[Holding] {
+    pub fn holdings(&self, agent: &Key) -> Option<&Holdings> {
         self.tally.holdings(agent)
     }
 

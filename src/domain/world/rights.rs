@@ -127,7 +127,10 @@ impl World {
         match self.namespaces.take(namespace, origin) {
             Taken::Stale => {}
             Taken::Replaced(old) if old.labels == labels && old.meta.deleting == deleting => {}
-            _ => self.mark_namespace(&name),
+            _ => {
+                self.select_policies(&name);
+                self.mark_namespace(&name);
+            }
         }
     }
 

@@ -20,6 +20,8 @@ pub enum Source {
     Grants,
     /// AgentBlueprints.
     Blueprints,
+    /// AgentPolicies.
+    Policies,
     /// Namespaces.
     Namespaces,
     /// Secrets of our type.
@@ -36,21 +38,23 @@ pub enum Source {
 
 impl Source {
     /// The sources of the operator, beside the bound kinds.
-    pub const CORE: [Self; 7] = [
+    pub const CORE: [Self; 8] = [
         Self::Agents,
         Self::Resources,
         Self::Grants,
         Self::Blueprints,
+        Self::Policies,
         Self::Namespaces,
         Self::Secrets,
         Self::Trust,
     ];
     /// The sources of the token service, beside the bound kinds: it may not list Secrets.
-    pub const SERVICE: [Self; 7] = [
+    pub const SERVICE: [Self; 8] = [
         Self::Agents,
         Self::Resources,
         Self::Grants,
         Self::Blueprints,
+        Self::Policies,
         Self::Namespaces,
         Self::ServiceAccounts,
         Self::Lease,
@@ -71,6 +75,7 @@ impl fmt::Display for Source {
             Self::Resources => f.write_str("agentresources"),
             Self::Grants => f.write_str("agentgrants"),
             Self::Blueprints => f.write_str("agentblueprints"),
+            Self::Policies => f.write_str("agentpolicies"),
             Self::Namespaces => f.write_str("namespaces"),
             Self::Secrets => f.write_str("secrets"),
             Self::Trust => f.write_str("configmaps"),

@@ -21,6 +21,7 @@ seen!(
     crate::domain::Resource,
     crate::domain::Grant,
     crate::domain::Blueprint,
+    crate::domain::Policy,
     crate::domain::Namespace,
     crate::domain::BoundObject,
     crate::domain::Credentials,

@@ -1,4 +1,4 @@
-//! Who holds what, counted: the statuses of grants and resources are kept from the agents' decisions, without
+//! Who holds what, counted: the statuses of grants, resources and policies are kept from the agents' decisions, without
 //! ever going over all agents.
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,6 +19,19 @@ pub struct Holding {
     pub state: GrantState,
     /// Why not, or not in full.
     pub reason: Option<Reason>,
+    /// A policy in Audit would refuse or narrow it.
+    pub audited: bool,
+}
+
+/// What an agent was decided to hold, and which policies take from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// What came of its grants.
+    pub grants: Box<[Holding]>,
+    /// The policies that refuse it something, or would, each with how many grants; 0: the agent as a whole.
+    pub policies: Box<[(Arc<str>, i64)]>,
+    /// How the agent stands could not be told.
+    pub untold: bool,
 }
 
 /// The counts of one grant.
@@ -30,15 +43,28 @@ pub struct GrantTally {
     pub refused: i64,
     /// How many refusals or narrowings of each reason there are.
     pub reasons: HashMap<Reason, i64>,
+    /// Agents to which a policy in Audit would refuse or narrow it.
+    pub audited: i64,
+}
+
+/// The counts of one policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyTally {
+    /// Agents to which it refuses something, or would.
+    pub agents: i64,
+    /// Their grants that it refuses or narrows, or would.
+    pub grants: i64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    holdings: HashMap<Key, Box<[Holding]>>,
+    holdings: HashMap<Key, Holdings>,
     grants: HashMap<Key, GrantTally>,
     resources: HashMap<Arc<str>, i64>,
+    policies: HashMap<Arc<str>, PolicyTally>,
     dirty_grants: BTreeSet<Key>,
     dirty_resources: BTreeSet<Arc<str>>,
+    dirty_policies: BTreeSet<Arc<str>>,
 }
 
 impl Tally {
@@ -54,29 +80,45 @@ impl Tally {
         self.dirty_resources.remove(name);
     }
 
+    pub(super) fn touch_policy(&mut self, name: Arc<str>) {
+        self.dirty_policies.insert(name);
+    }
+
+    pub(super) fn forget_policy(&mut self, name: &Arc<str>) {
+        self.dirty_policies.remove(name);
+    }
+
     pub(super) fn forget_agent(&mut self, agent: &Key) {
-        self.record(agent, Vec::new());
+        self.record(agent, Holdings::default());
         self.holdings.remove(agent);
     }
 
-    pub(super) fn holdings(&self, agent: &Key) -> &[Holding] {
-        self.holdings.get(agent).map(|h| &**h).unwrap_or_default()
+    pub(super) fn holdings(&self, agent: &Key) -> Option<&Holdings> {
+        self.holdings.get(agent)
     }
 
-    fn record(&mut self, agent: &Key, holdings: Vec<Holding>) {
-        let old = self.holdings.get(agent).map(|h| &**h).unwrap_or_default();
-        if old == holdings.as_slice() {
+    fn record(&mut self, agent: &Key, holdings: Holdings) {
+        if self.holdings.get(agent) == Some(&holdings) {
             return;
         }
         let old = self.holdings.remove(agent).unwrap_or_default();
         self.count(agent, &old, -1);
         self.count(agent, &holdings, 1);
-        self.holdings.insert(agent.clone(), holdings.into());
+        self.holdings.insert(agent.clone(), holdings);
     }
 
-    fn count(&mut self, agent: &Key, holdings: &[Holding], by: i64) {
+    fn count(&mut self, agent: &Key, holdings: &Holdings, by: i64) {
+        for (policy, grants) in &holdings.policies {
+            let tally = self.policies.entry(policy.clone()).or_default();
+            tally.agents += by;
+            tally.grants += by * grants;
+            if *tally == PolicyTally::default() {
+                self.policies.remove(policy);
+            }
+            self.dirty_policies.insert(policy.clone());
+        }
         let mut held_resources = BTreeSet::new();
-        for holding in holdings {
+        for holding in &holdings.grants {
             let key = agent.sibling(holding.grant.clone());
             let tally = self.grants.entry(key.clone()).or_default();
             match holding.state {
@@ -93,6 +135,7 @@ impl Tally {
                     tally.reasons.remove(&reason);
                 }
             }
+            tally.audited += if holding.audited { by } else { 0 };
             if *tally == GrantTally::default() {
                 self.grants.remove(&key);
             }
@@ -112,9 +155,8 @@ impl Tally {
 impl World {
     /// Records what an agent was decided to hold; nothing, if it is gone meanwhile. Unknown is not absent: what
     /// was known of an agent before it could no longer be told still counts.
-    pub fn record_holdings(&mut self, agent: &Key, holdings: Vec<Holding>) {
-        let untold = holdings.iter().any(|h| h.reason == Some(Reason::Unknown));
-        if self.agent(agent).is_some() && !(untold && self.tally.holdings.contains_key(agent)) {
+    pub fn record_holdings(&mut self, agent: &Key, holdings: Holdings) {
+        if self.agent(agent).is_some() && !(holdings.untold && self.tally.holdings.contains_key(agent)) {
             self.tally.record(agent, holdings);
         }
     }
@@ -131,15 +173,31 @@ impl World {
         self.tally.resources.get(resource).copied().unwrap_or_default()
     }
 
-    /// The grants and resources whose counts may have changed since the last call.
+    /// The counts of a policy.
     #[must_use]
-    pub fn take_tallied(&mut self) -> (BTreeSet<Key>, BTreeSet<Arc<str>>) {
-        (std::mem::take(&mut self.tally.dirty_grants), std::mem::take(&mut self.tally.dirty_resources))
+    pub fn policy_tally(&self, policy: &Arc<str>) -> PolicyTally {
+        self.tally.policies.get(policy).copied().unwrap_or_default()
+    }
+
+    /// The grants, resources and policies whose counts may have changed since the last call.
+    #[must_use]
+    pub fn take_tallied(&mut self) -> (BTreeSet<Key>, BTreeSet<Arc<str>>, BTreeSet<Arc<str>>) {
+        let tally = &mut self.tally;
+        (
+            std::mem::take(&mut tally.dirty_grants),
+            std::mem::take(&mut tally.dirty_resources),
+            std::mem::take(&mut tally.dirty_policies),
+        )
     }
 
     /// Marks a grant's status to be looked at again.
     pub fn touch_grant(&mut self, grant: Key) {
         self.tally.touch_grant(grant);
+    }
+
+    /// Marks a policy's status to be looked at again.
+    pub fn touch_policy(&mut self, policy: Arc<str>) {
+        self.tally.touch_policy(policy);
     }
 
     /// Marks a resource's status to be looked at again.
@@ -156,17 +214,25 @@ mod tests {
     fn counts_follow_decisions() {
         let mut t = Tally::default();
         let (a, b) = (Key::new("ns", "a"), Key::new("ns", "b"));
-        let holding = |state, reason| Holding { grant: "g".into(), resource: "r".into(), state, reason };
-        t.record(&a, vec![holding(GrantState::Held, None)]);
-        t.record(&b, vec![holding(GrantState::Refused, Some(Reason::RoleNotOffered))]);
+        let holding = |state, reason: Option<Reason>| Holdings {
+            policies: reason.iter().map(|_| (Arc::from("p"), 1)).collect(),
+            grants: [Holding { grant: "g".into(), resource: "r".into(), state, reason, audited: true }]
+                .into(),
+            untold: false,
+        };
+        t.record(&a, holding(GrantState::Held, None));
+        t.record(&b, holding(GrantState::Refused, Some(Reason::PolicyDenied)));
+        assert_eq!(t.policies["p"], PolicyTally { agents: 1, grants: 1 });
         let g = a.sibling("g");
         assert_eq!((t.grants[&g].held, t.grants[&g].refused, t.resources["r"]), (1, 1, 1));
+        assert_eq!(t.grants[&g].audited, 2);
         t.dirty_grants.clear();
-        t.record(&a, vec![holding(GrantState::Held, None)]);
+        t.record(&a, holding(GrantState::Held, None));
         assert!(t.dirty_grants.is_empty(), "the same decision counts nothing");
         t.forget_agent(&a);
         t.forget_agent(&b);
         assert!(t.grants.is_empty() && t.resources.is_empty() && t.holdings.is_empty());
+        assert!(t.policies.is_empty());
         assert!(t.dirty_grants.contains(&g));
     }
 }
