@@ -1,7 +1,7 @@
 //! What a user's token says.
 //!
 //! Invariant: a claim that bounds what may be done (`sub`, `aud`, `scope`, `scp`, `may_act`) is of the right form, or
-//! the token is refused; one that only tells (`auth_time`, `acr`, `amr`) is left out if it is not.
+//! the token is refused, as is one in which somebody acts (`act`); one that only tells (`auth_time`, `acr`, `amr`) is left out if it is not.
 
 use std::sync::Arc;
 
@@ -43,8 +43,6 @@ pub struct UserToken {
     pub acr: Option<String>,
     /// By what means.
     pub amr: Option<Vec<String>>,
-    /// Somebody acts for the user already: the token has the claim `act`.
-    pub has_act: bool,
 }
 
 /// Who may act (RFC 8693 §4.4). Further members are information about the same actor.
@@ -62,6 +60,10 @@ pub(super) fn read(
     trusted: &Trusted,
     expires_at: Timestamp,
 ) -> Result<UserToken, CallerError> {
+    // Somebody acts for the user already. Ours would have to name that actor, of whom nothing is known here.
+    if claims.contains_key("act") {
+        return Err(CallerError::rejected("the claim act is there: only the user's own token is taken"));
+    }
     let subject = claims
         .get("sub")
         .and_then(Value::as_str)
@@ -82,7 +84,6 @@ pub(super) fn read(
         auth_time: seconds(claims, "auth_time", f64::floor).ok().flatten(),
         acr: claims.get("acr").and_then(Value::as_str).filter(|acr| told(acr)).map(str::to_owned),
         amr: amr.filter(|amr| amr.len() <= TOLD_ENTRIES && amr.iter().all(|entry| told(entry))),
-        has_act: claims.contains_key("act"),
     })
 }
 
