@@ -225,6 +225,10 @@ async fn a_token_of_ours_that_is_wrong_in_one_thing_is_inactive() {
         assert_eq!(answer.json()["active"], true, "{what}: {answer:?}");
         assert_eq!(checks::verify(&t, &path, Some(&format!("Bearer {token}"))).await.0, 200, "{what}");
     }
+    // The identity token of the Secret is the agent's own affair.
+    let identity = t.secret("a-agentid").await.unwrap().data.unwrap()["identity.jwt"].0.clone();
+    let identity = String::from_utf8(identity).unwrap();
+    assert_eq!(t.introspect("asker", &identity).await, json!({"active": false}));
     let all: Vec<_> = wrong.iter().map(|(_, token)| token.as_str()).collect();
     tells_nothing("the log", &t.service().log_text(), &all);
 }

@@ -4,10 +4,8 @@
 mod bad_connections;
 mod bad_form;
 mod bad_kit;
-mod bad_requests;
 mod bad_signed;
 mod bad_tokens;
-mod bad_wire;
 mod chain;
 mod checks;
 mod clients;
