@@ -1,6 +1,6 @@
 """A service that agents call: it verifies their access tokens and says who called.
 
-    pip install 'PyJWT[crypto]'
+    pip install 'PyJWT[crypto]>=2.12'
     python service.py --issuer https://agents.example.com --audience https://tickets.example.com \\
         --ca /var/run/agentid/ca.crt --listen 0.0.0.0:8080
 
