@@ -4,6 +4,8 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "interop/example.rs"]
+mod example;
 #[allow(dead_code, reason = "the part of the service's tests that these need")]
 #[path = "serve/kit.rs"]
 mod kit;

@@ -25,7 +25,7 @@ use crate::domain::keyring::{KeyRecord, KeySlot, Purpose, Stage, Times};
 const PATIENCE: Duration = Duration::from_secs(40);
 const POLL: Duration = Duration::from_millis(300);
 
-/// Look at the signing keys, rotate or revoke them.
+/// Look at the signing keys, rotate or revoke them
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentid keys status

@@ -37,27 +37,18 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
+// A text on a variant would take the place of the command's own, which says more.
+#[allow(missing_docs)]
 pub enum Command {
-    /// Print the CustomResourceDefinitions, to install them with kubectl
     Crds(crds::Crds),
-    /// Look at the signing keys, rotate or revoke them
     Keys(keys::KeysArgs),
-    /// Keep the credentials of every AgentIdentity
     Operator(operator::OperatorArgs),
-    /// Serve tokens on demand, introspection, status lists and keys
     Serve(serve::ServeArgs),
-    /// Write the issuer's metadata and keys as files, for a bucket or a web server
     Publish(publish::PublishArgs),
-    /// Keep an agent's credentials fresh in a directory, by the pod's own token
     Sidecar(sidecar::SidecarArgs),
-    /// Get, explain or verify a token
     Token(token::TokenArgs),
-    // A text here would take the place of the command's own, which says more.
-    #[allow(missing_docs)]
     Trace(trace::TraceArgs),
-    #[allow(missing_docs)]
     Unused(unused::UnusedArgs),
-    /// Say what an agent holds, and why it holds no more
     Why(why::WhyArgs),
 }
 

@@ -26,7 +26,7 @@ use super::server::ServerError;
 use super::why::Output;
 use crate::crypto::{JwkError, VerifyError, inspect};
 
-/// Explain or verify a token.
+/// Get, explain or verify a token
 #[derive(Debug, Args)]
 pub struct TokenArgs {
     #[command(subcommand)]

@@ -186,8 +186,11 @@ impl SigningKey {
     /// # Errors
     /// [`SignError`] for claims that are not a JSON object, or if the provider fails.
     pub fn sign(&self, typ: &str, claims: &impl Serialize) -> Result<String, SignError> {
+        // Room for what is usual, so that it does not grow by and by.
+        const USUAL_CLAIMS: usize = 1024;
         const LONGEST_USUAL_SIGNATURE: usize = 342;
-        let payload = serde_json::to_vec(claims)?;
+        let mut payload = Vec::with_capacity(USUAL_CLAIMS);
+        serde_json::to_writer(&mut payload, claims)?;
         if payload.first() != Some(&b'{') {
             return Err(SignError::NotAnObject);
         }

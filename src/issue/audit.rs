@@ -6,6 +6,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ const OPENING: &str = r#"{"kind":"agentid.dev/audit""#;
 const WRAPPERS: [&str; 3] = ["log", "message", "msg"];
 /// Lines that may wait for a slow reader; then those who mint wait too, since no mint goes unrecorded.
 const QUEUE: usize = 8192;
+/// How long lines are gathered before they are written together.
+const GATHER: Duration = Duration::from_millis(2);
 /// Lines that are recorded and not written yet.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// The longest text from outside, in characters.
@@ -158,10 +161,16 @@ impl AuditLine {
     /// The line, with its end.
     #[must_use]
     pub fn text(&self) -> String {
+        let mut text = Vec::with_capacity(1024);
+        self.write(&mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    /// Writes the line, with its end.
+    fn write(&self, to: &mut Vec<u8>) {
         // A struct of texts and numbers always serialises.
-        let mut text = serde_json::to_string(self).unwrap_or_default();
-        text.push('\n');
-        text
+        let _ = serde_json::to_writer(&mut *to, self);
+        to.push(b'\n');
     }
 
     /// Reads a line; `None` for whatever is none. A log shipper may have put something before it (with braces, too),
@@ -219,18 +228,25 @@ impl Audit {
         let lines = LINES.get_or_init(|| {
             let (sender, lines) = sync_channel::<AuditLine>(QUEUE);
             std::thread::spawn(move || {
+                let mut text = Vec::with_capacity(64 << 10);
                 while let Ok(line) = lines.recv() {
-                    let (mut text, mut count) = (line.text(), 1);
-                    while let Ok(more) = lines.try_recv() {
-                        text.push_str(&more.text());
+                    line.write(&mut text);
+                    let mut count = 1;
+                    // Who records while this thread sleeps needs not wake it.
+                    std::thread::sleep(GATHER);
+                    while count < QUEUE
+                        && let Ok(more) = lines.try_recv()
+                    {
+                        more.write(&mut text);
                         count += 1;
                     }
                     let mut out = std::io::stdout().lock();
                     // Nobody reads any more: the log says so once, and minting goes on.
-                    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+                    if out.write_all(&text).and_then(|()| out.flush()).is_err() {
                         tracing::error!("audit lines can't be written to standard output");
                         break;
                     }
+                    text.clear();
                     WAITING.fetch_sub(count, Ordering::AcqRel);
                 }
             });
@@ -256,7 +272,7 @@ impl Audit {
             if WAITING.load(Ordering::Acquire) == 0 {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

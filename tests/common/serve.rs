@@ -224,7 +224,9 @@ impl Idp {
         let address = ["127.0.0.1".parse().unwrap()];
         let issued = authority.issue_server(&[], &address, from, until).unwrap();
         let tls = Tls::new(&issued.chain_pem, issued.key_pem.expose()).unwrap();
-        let keys = Arc::new(Mutex::new(vec![Arc::new(SigningKey::generate(Algorithm::ES256).unwrap())]));
+        let keys = Arc::new(Mutex::new(
+            [Algorithm::ES256, Algorithm::RS256].map(|a| Arc::new(SigningKey::generate(a).unwrap())).to_vec(),
+        ));
         let stop = CancellationToken::new();
         let handler = Arc::new(Published { issuer: issuer.clone(), keys: keys.clone() });
         tokio::spawn(agentid::net::listen::serve(
@@ -246,6 +248,11 @@ impl Idp {
              subjectPrefix: '{prefix}'\n{more}",
             self.issuer
         )
+    }
+
+    /// Its keys: one for ES256, which signs, and one for RS256.
+    pub fn keys(&self) -> Vec<Arc<SigningKey>> {
+        self.keys.lock().unwrap().clone()
     }
 
     /// A user's token.

@@ -56,10 +56,12 @@ async fn bad_token_requests_are_refused_by_the_table() {
     .await;
     t.pod("ended", "runner").await;
     t.pod("lost", "gone").await;
+    t.pod("strange", "stranger").await;
     let issuer = t.stage.town.issuer.clone();
     let (sa, aud) = (t.sa_token().await, t.aud());
     let wrong_aud = t.sa_token_for("runner", Some("p"), "https://elsewhere.example.com").await;
     let unbound = t.sa_token_for("runner", None, &issuer).await;
+    let stranger = t.sa_token_for("stranger", Some("strange"), &issuer).await;
     let ended = t.sa_token_for("runner", Some("ended"), &issuer).await;
     let lost = t.sa_token_for("gone", Some("lost"), &issuer).await;
     t.end_pod("ended").await;
@@ -128,6 +130,7 @@ async fn bad_token_requests_are_refused_by_the_table() {
         ),
         Row("wrong aud", client(&wrong_aud), 401, "invalid_client"),
         Row("bound to no pod", client(&unbound), 401, "invalid_client"),
+        Row("an account of no agent", client(&stranger), 401, "invalid_client"),
         Row("pod that ended", client(&ended), 401, "invalid_client"),
         Row("account that is gone", client(&lost), 401, "invalid_client"),
         Row("a user's token", client(&eve), 401, "invalid_client"),
@@ -140,6 +143,7 @@ async fn bad_token_requests_are_refused_by_the_table() {
         Row("unknown audience", with(&cc, &[("audience", "nobody")]), 400, target),
         Row("two targets", with(&cc, &[("resource", &aud), ("audience", &other)]), 400, target),
         Row("not granted", with(&cc, &[("resource", &other)]), 400, target),
+        Row("unknown grant", with(&cc, &[("resource", &aud), ("grant", "none")]), 400, target),
         Row("endless resource", with(&cc, &[("resource", &long)]), 400, target),
         Row("unknown scope", with(&cc, &[("resource", &aud), ("scope", "root")]), 400, "invalid_scope"),
         Row(
@@ -214,8 +218,10 @@ async fn bad_token_requests_are_refused_by_the_table() {
             "invalid_grant",
         ),
     ];
-    let all =
-        [&*sa, &good, &wrong_aud, &unbound, &ended, &lost, &eve, &expired, &astray, &foreign, &delegated];
+    let all = [
+        &*sa, &good, &wrong_aud, &unbound, &ended, &lost, &stranger, &eve, &expired, &astray, &foreign,
+        &delegated,
+    ];
     // Until the ends have come through the watches.
     for (token, what) in [(&ended, "pod"), (&lost, "account")] {
         crate::common::eventually(format!("the {what} is gone"), SOON, || async {
@@ -230,7 +236,15 @@ async fn bad_token_requests_are_refused_by_the_table() {
         assert!(answer.json()["error_description"].as_str().unwrap().len() <= 500, "{name}");
         tells_nothing(name, &format!("{answer:?}"), &all);
     }
+    for (name, token) in [("wrong aud", &wrong_aud), ("an account of no agent", &stranger), ("ended", &ended)]
+    {
+        let answer = post(t.service(), "/credentials", &[], &client(token)).await;
+        answer.is_refused(&format!("/credentials: {name}"), 401, "invalid_client");
+    }
     tells_nothing("the log", &t.service().log_text(), &all);
+    // Every refusal of somebody who is known left a line.
+    let lines = t.audit().into_iter().filter(|l| l.action == agentid::issue::Action::Refuse).count();
+    assert!(lines >= 12, "{lines} lines of refusals");
     let (status, body) = t.ask(&sa, &[("resource", &aud)]).await;
     assert_eq!(status, 200, "what is good is still taken: {body}");
 }

@@ -55,6 +55,9 @@ impl Answer {
         assert_eq!((self.status, self.json()["error"].as_str()), (status, Some(code)), "{name}: {self:?}");
         assert_eq!(self.header("cache-control"), "no-store", "{name}: {self:?}");
         assert!(self.header("content-type").starts_with("application/json"), "{name}: {self:?}");
+        let description = self.json()["error_description"].as_str().unwrap_or_default().to_owned();
+        let telling = |c: char| (' '..='~').contains(&c) && c != '"' && c != '\\';
+        assert!(!description.is_empty() && description.chars().all(telling), "{name}: {self:?}");
         match status {
             405 => assert_eq!(self.header("allow"), "POST", "{name}: {self:?}"),
             429 | 503 => assert!(self.header("retry-after").parse::<u64>().unwrap() > 0, "{name}: {self:?}"),

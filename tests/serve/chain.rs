@@ -6,10 +6,10 @@ use serde_json::json;
 use crate::common::eventually;
 use crate::kit::*;
 
-const B: (&str, &str) = ("runner-b", "q");
+pub const B: (&str, &str) = ("runner-b", "q");
 
 /// Agent `b`, which takes calls at a resource of its own; `a` may call it for itself and for ann.
-async fn town(prefix: &str) -> Test {
+pub async fn town(prefix: &str) -> Test {
     let t = Test::new(prefix).await;
     t.account("runner-b").await;
     t.apply(
@@ -45,7 +45,7 @@ spec: {agents: {names: [a]}, resource: $NS-b, application: {scopes: [tickets.rea
 }
 
 /// A token with which `a` calls `b` in its own right.
-async fn call(t: &Test) -> String {
+pub async fn call(t: &Test) -> String {
     let aud = t.fill("https://$NS.b.example.com");
     let own = t.sa_token().await;
     eventually("a token for b", SOON, || async {
@@ -55,7 +55,7 @@ async fn call(t: &Test) -> String {
     .await
 }
 
-async fn pass_on(t: &Test, subject: &str) -> String {
+pub async fn pass_on(t: &Test, subject: &str) -> String {
     t.delegated_as(B, subject, &[("resource", &t.aud())]).await
 }
 

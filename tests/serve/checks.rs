@@ -74,7 +74,7 @@ async fn a_status_bit_turns_and_a_newborn_reads_valid() {
 }
 
 /// A plain HTTP request to the port for proxies: the status and the headers.
-async fn verify(
+pub async fn verify(
     t: &Test,
     path: &str,
     authorization: Option<&str>,

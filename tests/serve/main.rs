@@ -4,15 +4,15 @@
 mod bad_connections;
 mod bad_form;
 mod bad_kit;
-mod bad_requests;
+mod bad_signed;
 mod bad_tokens;
-mod bad_wire;
 mod chain;
 mod checks;
 mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 mod delegation;
+mod forge;
 mod identity;
 mod kit;
 mod own;

@@ -1,13 +1,13 @@
 //! Whether a token of ours that somebody presents still stands (RFC 7662 §2.2).
 //!
-//! Invariant: it is active only while `decide` allows its agent, its grant and every actor what it says, its index
-//! is the one that is recorded, and every token that it was got with reads VALID.
+//! Invariant: it is active only while `decide` allows its agent, its grant and every actor what it says, it bears an
+//! index that reads VALID and is no other agent's, and every token that it was got with reads VALID.
 
 use jiff::Timestamp;
 
 use super::identify::standing_refusal;
 use super::statuslist::{Entry, entry};
-use super::{Agent, Decision, Entitlement, Refusal, StatusRef, Uid, World, decide};
+use super::{Agent, Decision, Entitlement, RecordedBy, Refusal, StatusRef, Uid, World, decide};
 use crate::api::{Mode, Reason, TokenProfile};
 
 /// What a verified token says.
@@ -60,6 +60,12 @@ pub fn stands<'w>(world: &'w World, token: &Presented, now: Timestamp) -> Result
         let own = token.audience == world.config().issuer && token.status.is_none();
         return if own { Ok(agent) } else { Err(gone(Reason::Invalid, "the token names no grant")) };
     };
+    let Some(at) = token.status else {
+        return Err(gone(Reason::Invalid, "the token has no entry in a status list"));
+    };
+    if matches!(world.recorded_by(at), RecordedBy::One(of) if of != uid) {
+        return Err(gone(Reason::Invalid, "the token's entry in the status list is another agent's"));
+    }
     let held = decision
         .grants
         .iter()

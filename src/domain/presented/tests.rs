@@ -60,6 +60,23 @@ fn each_way_to_revoke_is_felt_at_once() {
 }
 
 #[test]
+fn a_token_bears_an_entry_of_its_own_agents() {
+    let mut c = Cluster::example();
+    c.apply("{kind: AgentIdentity, metadata: {name: b, namespace: ns}, spec: {serviceAccountName: s}}");
+    c.apply(&GRANT.replace("name: g", "name: h").replace("[a]", "[b]"));
+    c.settle();
+    let mark = c.hand_out.mark(c.now);
+    c.world.take_mark(Some(mark));
+    let token = token(&c);
+    let others = c.world.agent(&Key::new("ns", "b")).unwrap().status.grants[0].at;
+    assert_eq!(standing(&mut c, &token), Ok(()));
+    for status in [None, Some(others)] {
+        let token = Presented { status, ..token.clone() };
+        assert_eq!(standing(&mut c, &token), Err(Reason::Invalid), "{status:?}");
+    }
+}
+
+#[test]
 fn a_resumed_agents_old_tokens_stay_dead() {
     let mut c = Cluster::example();
     c.settle();

@@ -12,11 +12,13 @@ pub type Response = http::Response<Full<Bytes>>;
 
 /// A JSON document (`application/json`). A value that can't be written as JSON is a 500.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
+    // Room for a token, so that it does not grow by and by.
+    let mut text = Vec::with_capacity(2048);
+    match serde_json::to_writer(&mut text, body).map(|()| text) {
         Ok(body) => with(status, "application/json", body),
         Err(e) => {
             tracing::error!(problem = %e, "a response can't be written as JSON");
-            text(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n")
+            self::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n")
         }
     }
 }

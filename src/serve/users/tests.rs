@@ -152,7 +152,7 @@ async fn a_users_token_is_read() {
         .said(&json!({
             "aud": ["someone-else", "y"], "scope": "read  write", "scp": ["other"],
             "may_act": {"sub": "bot", "iss": "i", "email": "e"},
-            "auth_time": NOW - 5, "acr": "high", "amr": ["pwd", "otp"], "act": {"sub": "z"},
+            "auth_time": NOW - 5, "acr": "high", "amr": ["pwd", "otp"],
         }))
         .await
         .unwrap();
@@ -209,6 +209,7 @@ async fn what_is_wrong_is_refused() {
         json!({"scope": ["a"]}),
         json!({"scp": [1]}),
         json!({"may_act": "bot"}),
+        json!({"act": {"iss": "i", "sub": "bot"}}),
         json!({"may_act": {}}),
         json!({"may_act": {"sub": "bot", "iss": 1}}),
     ] {

@@ -1,7 +1,7 @@
 //! What a user's token says.
 //!
 //! Invariant: a claim that bounds what may be done (`sub`, `aud`, `scope`, `scp`, `may_act`) is of the right form, or
-//! the token is refused; one that only tells (`auth_time`, `acr`, `amr`) is left out if it is not.
+//! the token is refused, as is one in which somebody acts (`act`); one that only tells (`auth_time`, `acr`, `amr`) is left out if it is not.
 
 use std::sync::Arc;
 
@@ -60,6 +60,10 @@ pub(super) fn read(
     trusted: &Trusted,
     expires_at: Timestamp,
 ) -> Result<UserToken, CallerError> {
+    // Somebody acts for the user already. Ours would have to name that actor, of whom nothing is known here.
+    if claims.contains_key("act") {
+        return Err(CallerError::rejected("the claim act is there: only the user's own token is taken"));
+    }
     let subject = claims
         .get("sub")
         .and_then(Value::as_str)
