@@ -95,11 +95,13 @@ fn one(world: &World, blueprint: &Blueprint, pod: &BoundObject, taken: &mut Opti
     let of_object = |a: &super::Agent| {
         a.bound.as_ref().is_some_and(|b| b.kind == kind && b.name == name && b.uid.is_none_or(|u| u == uid))
     };
-    if world
-        .agents_bound_to(&kind, &pod.meta.key.sibling(name.clone()))
-        .any(|a| !a.meta.deleting && of_object(a))
-    {
-        return Making::Nothing;
+    let object = pod.meta.key.sibling(name.clone());
+    let mut served =
+        world.agents_bound_to(&kind, &object).filter(|a| !a.meta.deleting && of_object(a)).peekable();
+    if served.peek().is_some() {
+        // One whose blueprint is gone goes too, and makes room.
+        let stays = |a: &super::Agent| a.made_by.is_none() || world.blueprint_of(a).is_some();
+        return if served.any(stays) { Making::Nothing } else { Making::Later };
     }
     match world.agent(&key) {
         None => made(),

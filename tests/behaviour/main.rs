@@ -8,6 +8,7 @@
 mod common;
 
 mod agent;
+mod blueprint;
 mod bound;
 mod bound_workload;
 mod conflict;

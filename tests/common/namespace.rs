@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::path::PathBuf;
 
-use agentid::api::{AgentGrant, AgentIdentity, AgentPolicy, AgentResource};
+use agentid::api::{AgentBlueprint, AgentGrant, AgentIdentity, AgentPolicy, AgentResource};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -235,6 +235,7 @@ async fn clean(name: String, kubeconfig: PathBuf) -> Result<(), Box<dyn std::err
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let client = Client::try_from(config)?;
     let ours = ListParams::default().labels(&format!("{OWNER_LABEL}={name}"));
+    Api::<AgentBlueprint>::all(client.clone()).delete_collection(&DeleteParams::default(), &ours).await?;
     Api::<AgentPolicy>::all(client.clone()).delete_collection(&DeleteParams::default(), &ours).await?;
     Api::<AgentResource>::all(client.clone()).delete_collection(&DeleteParams::default(), &ours).await?;
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client);

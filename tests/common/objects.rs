@@ -6,6 +6,7 @@ use serde_json::Value;
 
 /// The kinds of the tests that live outside namespaces.
 const CLUSTER_KINDS: &[&str] = &[
+    "AgentBlueprint",
     "AgentPolicy",
     "AgentResource",
     "ClusterRole",

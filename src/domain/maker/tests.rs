@@ -140,9 +140,15 @@ fn the_older_of_two_blueprints_rules_and_both_say_so() {
         let (alone, message) = uncontested(&c, name);
         assert!(!alone && message.contains(other) && message.contains("ns/p"), "{name}: {message}");
     }
-    c.delete(&Source::Blueprints, &Key::new("", "new"));
+    c.delete(&Source::Blueprints, &Key::new("", "old"));
     c.settle();
-    assert!(uncontested(&c, "old").0);
+    c.settle();
+    assert_eq!(
+        c.agents[&Key::new("ns", "p")].spec.blueprint.as_deref(),
+        Some("new"),
+        "it takes the pod over"
+    );
+    assert!(uncontested(&c, "new").0);
 }
 
 #[test]
