@@ -8,6 +8,7 @@ mod connection;
 pub mod crds;
 pub mod keys;
 pub mod operator;
+pub mod policy;
 pub mod process;
 pub mod publish;
 pub mod serve;
@@ -41,6 +42,8 @@ pub enum Command {
     Keys(keys::KeysArgs),
     /// Keep the credentials of every AgentIdentity
     Operator(operator::OperatorArgs),
+    /// Say who would lose what to a policy that is not applied yet
+    Policy(policy::PolicyArgs),
     /// Serve tokens on demand, introspection, status lists and keys
     Serve(serve::ServeArgs),
     /// Write the issuer's metadata and keys as files, for a bucket or a web server
@@ -65,6 +68,9 @@ pub enum CliError {
     /// Of `agentid operator`.
     #[error(transparent)]
     Operator(#[from] operator::RunError),
+    /// Of `agentid policy`.
+    #[error(transparent)]
+    Policy(#[from] policy::PolicyError),
     /// Of `agentid serve`.
     #[error(transparent)]
     Serve(#[from] serve::RunError),
@@ -103,6 +109,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Crds(command) => command.run().map_err(CliError::from),
         Command::Keys(command) => wait(command.run()),
         Command::Operator(command) => wait(command.run()),
+        Command::Policy(command) => wait(command.run()),
         Command::Serve(command) => wait(command.run()),
         Command::Publish(command) => wait(command.run()),
         Command::Sidecar(command) => wait(command.run()),
