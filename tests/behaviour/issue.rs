@@ -231,7 +231,8 @@ async fn the_examples_work() {
         t.verified(&secret).await;
     }
     let pod_yaml = example("pod");
-    let pod = parse(&pod_yaml).remove(0);
+    let is_pod = |o: &kube::api::DynamicObject| o.types.as_ref().is_some_and(|t| t.kind == "Pod");
+    let pod = parse(&pod_yaml).into_iter().find(is_pod).unwrap();
     let errand = t.agent("errand").await.unwrap();
     t.delete(&serde_json::to_string(&pod).unwrap()).await;
     t.no_agent(&errand).await;
