@@ -16,5 +16,6 @@ mod delegation;
 mod identity;
 mod kit;
 mod own;
+mod policy;
 #[path = "../common/serve.rs"]
 mod service;
