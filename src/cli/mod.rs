@@ -8,6 +8,7 @@ mod connection;
 pub mod crds;
 pub mod keys;
 pub mod operator;
+pub mod policy;
 pub mod process;
 pub mod publish;
 mod record;
@@ -43,6 +44,7 @@ pub enum Command {
     Crds(crds::Crds),
     Keys(keys::KeysArgs),
     Operator(operator::OperatorArgs),
+    Policy(policy::PolicyArgs),
     Serve(serve::ServeArgs),
     Publish(publish::PublishArgs),
     Sidecar(sidecar::SidecarArgs),
@@ -64,6 +66,9 @@ pub enum CliError {
     /// Of `agentid operator`.
     #[error(transparent)]
     Operator(#[from] operator::RunError),
+    /// Of `agentid policy`.
+    #[error(transparent)]
+    Policy(#[from] policy::PolicyError),
     /// Of `agentid serve`.
     #[error(transparent)]
     Serve(#[from] serve::RunError),
@@ -108,6 +113,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Crds(command) => command.run().map_err(CliError::from),
         Command::Keys(command) => wait(command.run()),
         Command::Operator(command) => wait(command.run()),
+        Command::Policy(command) => wait(command.run()),
         Command::Serve(command) => wait(command.run()),
         Command::Publish(command) => wait(command.run()),
         Command::Sidecar(command) => wait(command.run()),

@@ -7,6 +7,7 @@
 mod similar;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 pub use self::similar::similar;
+pub use self::whole::{Whole, WholeError, whole};
 use super::client::{CallError, Class, timed};
 use super::feed::{Skipped, collection};
 use super::watch::{Signal, Unreadable, WatchSpec, watch};

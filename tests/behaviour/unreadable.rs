@@ -1,19 +1,19 @@
 //! Objects that don't parse: a definition that somebody loosened lets them in.
 
 use agentid::api::AgentIdentity;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Event, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::common::{ControlPlane, Operator, Setup, eventually};
+use crate::common::{ControlPlane, Operator, Setup, condition, eventually};
 use crate::kit::*;
 
-/// Lets AgentIdentities with any spec in.
-async fn loosen(t: &Test) {
+/// Lets objects of a kind with any spec in.
+async fn loosen(t: &Test, plural: &str) {
     let definitions: Api<CustomResourceDefinition> = Api::all(t.client.clone());
-    let name = "agentidentities.agentid.dev";
+    let name = &format!("{plural}.agentid.dev");
     let mut loose = serde_json::to_value(definitions.get(name).await.unwrap()).unwrap();
     let version = &mut loose["spec"]["versions"][0];
     version["schema"]["openAPIV3Schema"]["properties"]["spec"] =
@@ -35,7 +35,7 @@ async fn spec(t: &Test, name: &str, spec: Value) {
 async fn an_object_that_does_not_parse_harms_itself_alone() {
     let control_plane = ControlPlane::private("unreadable");
     let t = Test::on(&control_plane, "unreadable").await;
-    loosen(&t).await;
+    loosen(&t, "agentidentities").await;
     let broken = agent("broken", "suspend: \"yes\"");
     eventually("the loosened definition is in force", LATER, || t.try_apply(&broken)).await;
     t.apply(&agent("good", "")).await;
@@ -78,5 +78,52 @@ async fn an_object_that_does_not_parse_harms_itself_alone() {
     let counted = metrics.lines().find(|l| l.starts_with("agentid_objects_skipped_total{"));
     let count = counted.and_then(|l| l.rsplit(' ').next()).and_then(|n| n.parse::<f64>().ok());
     assert!(count.is_some_and(|n| n >= 3.0), "{metrics}");
+    drop(operator);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_can_no_longer_be_read_stands_as_it_was() {
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: agentid.dev/v1alpha1\nkind: AgentPolicy\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+        )
+    };
+    let control_plane = ControlPlane::private("unreadable-policy");
+    let t = Test::on(&control_plane, "unreadable-policy").await;
+    t.apply(&agent("a", "")).await;
+    let operator = Operator::start(&control_plane, Setup::default()).await;
+    t.ready("a").await;
+    t.apply(&policy("p", "require: [Sponsor]")).await;
+    t.refused("a", "RequirementMissing", &["AgentPolicy p: spec.require"]).await;
+    loosen(&t, "agentpolicies").await;
+    let broken = policy("q", "suspend: \"yes\"");
+    eventually("the loosened definition is in force", LATER, || t.try_apply(&broken)).await;
+    t.apply(&policy("p", "suspend: \"no\"")).await;
+    for name in ["p", "q"] {
+        eventually(format!("the Event about {name}"), LATER, || async {
+            let events: Api<Event> = Api::all(t.client.clone());
+            let about = ListParams::default().fields(&format!("involvedObject.name={name},reason=Invalid"));
+            let found = events.list(&about).await.unwrap().items;
+            let said = |e: &Event| e.message.as_deref().is_some_and(|m| m.contains("spec.suspend"));
+            if found.iter().any(said) { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+    }
+    // Understood in part: said by its condition, and it too changes nothing.
+    t.apply(&policy("p", "limits: {agentLifetime: soon}")).await;
+    eventually("the condition", LATER, || async {
+        let status = t.policy("p").await.and_then(|p| p.status).unwrap_or_default();
+        let ready =
+            condition(&status.conditions, "Ready").filter(|c| c.status == "False" && c.reason == "Invalid");
+        ready
+            .map(|c| says(&c.message, &["spec.limits.agentLifetime", "soon"]))
+            .ok_or_else(|| format!("{status:?}"))
+    })
+    .await;
+    t.refused("a", "RequirementMissing", &["AgentPolicy p: spec.require"]).await;
+    t.apply(&policy("p", "require: [Expiry]")).await;
+    t.refused("a", "RequirementMissing", &["AgentPolicy p: spec.require: Expiry"]).await;
+    t.delete(&policy("p", "suspend: false")).await;
+    t.ready("a").await;
     drop(operator);
 }

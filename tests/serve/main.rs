@@ -16,6 +16,7 @@ mod forge;
 mod identity;
 mod kit;
 mod own;
+mod policy;
 mod record;
 #[path = "../common/serve.rs"]
 mod service;

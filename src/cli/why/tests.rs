@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::report::Report;
 use super::*;
 use crate::cluster::snapshot::{Snapshot, Unseen};
-use crate::cluster::wire::{Wire, WireAgent, WireGrant, WireObject, WireResource};
+use crate::cluster::wire::{Wire, WireAgent, WireGrant, WireObject, WirePolicy, WireResource};
 use crate::domain::{Lost, Origin, World};
 
 const UID: &str = "7f3d9a2e-0001-4abc-8def-01234567890";
@@ -194,4 +194,38 @@ fn names_that_are_none_are_refused_before_anything_is_asked() {
     {
         assert_eq!(parse(&wrong).err(), Some(2), "{wrong:?}");
     }
+}
+
+#[test]
+fn a_policy_is_named_as_what_refuses_and_what_would() {
+    let policy =
+        |name: &str, uid: &str, spec: Value| json!({"metadata": meta(None, name, uid), "spec": spec});
+    let mut seen = seen(&json!({}));
+    let denies = json!({"deny": [{"resources": ["tickets"], "reason": "not yet"}]});
+    take::<WirePolicy>(&mut seen.world, &Source::Policies, policy("security", "b", denies));
+    let audit = json!({"enforcement": "Audit", "require": ["BoundObject"]});
+    take::<WirePolicy>(&mut seen.world, &Source::Policies, policy("later", "c", audit));
+    let (value, text) = report(&seen, None);
+    let refusal = &value["grants"][0]["refusal"];
+    assert_eq!(
+        (&refusal["reason"], &refusal["object"], &refusal["field"]),
+        (&json!("PolicyDenied"), &json!("AgentPolicy security"), &json!("spec.deny[0]"))
+    );
+    assert_eq!(refusal["remedy"], "delete the grant, or ask the policy's keeper");
+    assert_eq!(value["audited"][0]["policy"], "later");
+    assert_eq!(value["audited"][0]["refusal"]["object"], "AgentPolicy later");
+    assert!(text.contains("Audited: AgentPolicy later would take from the agent\n"), "{text}");
+
+    let stop = json!({"suspend": true});
+    take::<WirePolicy>(&mut seen.world, &Source::Policies, policy("stop", "d", stop));
+    let (value, _) = report(&seen, None);
+    assert_eq!(
+        (&value["standing"], &value["refusal"]["object"]),
+        (&json!("Refused"), &json!("AgentPolicy stop"))
+    );
+    assert_eq!(value["refusal"]["field"], "spec.suspend");
+    assert_eq!(
+        value["grants"][0]["refusal"]["object"], "AgentPolicy security",
+        "its own refusal would stand"
+    );
 }

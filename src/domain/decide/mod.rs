@@ -5,6 +5,7 @@
 //! what cannot be seen is neither minted nor withdrawn.
 
 mod agent;
+mod delivery;
 mod grant;
 mod policy;
 

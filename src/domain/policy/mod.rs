@@ -9,7 +9,7 @@ pub use self::glob::{Glob, Globs};
 use super::seen::{SeenStatus, Unfit, meta_of};
 use super::{Agent, Meta};
 use crate::api::{
-    AgentPolicy, AgentPolicySpec, AgentPolicyStatus, DurationError, Enforcement, LabelSelector, Mode,
+    AgentPolicy, AgentPolicySpec, AgentPolicyStatus, Denial, DurationError, Enforcement, LabelSelector, Mode,
     PolicyRequirement, parse_seconds,
 };
 
@@ -127,6 +127,13 @@ impl TryFrom<&AgentPolicySpec> for Rules {
         if resources.is_some() && (!spec.require.is_empty() || limits.agent_lifetime.is_some()) {
             let problem = "goes with neither require nor limits.agentLifetime: write two policies";
             return Err(Unfit { field: "spec.match.resources", problem: problem.to_owned() });
+        }
+        let says_nothing = |d: &&Denial| {
+            d.resources.is_none() && d.roles.is_none() && d.scopes.is_none() && d.modes.is_none()
+        };
+        if spec.deny.iter().find(says_nothing).is_some() {
+            let problem = "an entry denies nothing: set at least one of resources, roles, scopes and modes";
+            return Err(Unfit { field: "spec.deny", problem: problem.to_owned() });
         }
         Ok(Self {
             enforced: spec.enforcement.unwrap_or_default() == Enforcement::Enforce,
