@@ -141,7 +141,7 @@ pub struct Delegation {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentGrantStatus {
-    /// `Ready`.
+    /// `Ready`; `PolicyCompliant` while a policy in Audit would take something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -170,7 +170,7 @@ pub struct AgentIdentityStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub grants_held: Option<String>,
-    /// `Ready` and `GrantsHeld`.
+    /// `Ready` and `GrantsHeld`; `PolicyCompliant` while a policy in Audit would take something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

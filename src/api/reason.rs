@@ -25,9 +25,9 @@ macro_rules! reasons {
 reasons! {
     /// The credential is there and fresh.
     Issued,
-    /// The agent is suspended by its spec.
+    /// The agent is suspended by its spec, or it or a grant by a policy.
     Suspended,
-    /// Its time is over: the agent's or the grant's `expiresAt`.
+    /// Its time is over: the agent's or the grant's `expiresAt`, or a policy's limit.
     Expired,
     /// The grant's `notBefore` is still to come.
     NotYetValid,

@@ -60,6 +60,9 @@ impl Delivery<'_> {
         held: &Entitlement,
         clock: &mut Clock,
     ) -> Option<Refusal> {
+        if !policy.rules.concern(&self.grant.resource) {
+            return None;
+        }
         let mut left = held.clone();
         match take_from(policy, self.grant, &mut left, clock) {
             Some(Loss::Whole(refusal) | Loss::Part(refusal)) => Some(refusal),

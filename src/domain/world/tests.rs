@@ -217,6 +217,41 @@ fn a_wide_change_is_paced() {
 }
 
 #[test]
+fn a_kill_switch_is_urgent_however_wide_and_all_else_of_policies_is_paced() {
+    let policy = |spec: &str| format!("{{kind: AgentPolicy, metadata: {{name: p}}, spec: {{{spec}}}}}");
+    let mut c = Cluster::new();
+    c.namespace("ns", &[]);
+    (0..100).for_each(|i| {
+        c.apply(&agent(&format!("a{i}"), "ns", ""));
+    });
+    c.settle();
+    // Off; on; on with more; off; nothing that anybody notices; gone.
+    for (spec, lane) in [
+        ("suspend: false, deny: [{roles: [x]}]", Lane::Paced),
+        ("suspend: true", Lane::Urgent),
+        ("suspend: true, limits: {tokenLifetime: 1h}", Lane::Paced),
+        ("limits: {tokenLifetime: 1h}", Lane::Paced),
+        ("limits: {tokenLifetime: 2h}", Lane::Paced),
+        ("enforcement: Audit, suspend: true", Lane::Paced),
+        ("suspend: true", Lane::Urgent),
+        ("", Lane::Paced),
+    ] {
+        if spec.is_empty() {
+            c.delete(&Source::Policies, &Key::new("", "p"));
+        } else {
+            c.apply(&policy(spec));
+        }
+        c.deliver();
+        let mut lanes = HashMap::new();
+        for (work, lane) in c.world.take_dirty() {
+            let highest = lanes.entry(work).or_insert(lane);
+            *highest = lane.max(*highest);
+        }
+        assert_eq!((lanes.len(), lanes.values().all(|l| *l == lane)), (100, true), "{spec}");
+    }
+}
+
+#[test]
 fn ghosts_do_not_come_back() {
     let mut c = quiet();
     let b = Key::new("ns", "b");
