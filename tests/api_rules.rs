@@ -102,9 +102,9 @@ async fn definitions_apply_without_warnings_and_show_what_they_should() {
     };
     let mut table = get("aid");
     // The ages are the clock's.
-    table.remove(9);
-    table.remove(7);
-    assert_eq!(table, ["NAME", "READY", "SECRET", "GRANTS", "EXPIRES", "AGE", "a", "b"]);
+    table.remove(10);
+    table.remove(8);
+    assert_eq!(table, ["NAME", "READY", "SECRET", "GRANTS", "BLUEPRINT", "EXPIRES", "AGE", "a", "b"]);
     let wide = get("aid a -o wide");
     for column in ["SPONSOR", "BOUND-TO", "AGENT-ID", "REASON", "ann", "p"] {
         assert!(wide.iter().any(|w| w == column), "{column}: {wide:?}");
@@ -163,7 +163,7 @@ async fn agents_that_are_refused() {
     let bound = |field: &str| format!("boundObjectRef: {{apiVersion: v1, kind: Pod, name: p, {field}}}");
     let lifetime = ["spec.tokenLifetime", "from 10m to 24h", "such as 1h30m"];
     for (spec, wanted) in [
-        ("blueprint: x".to_owned(), &["unknown field \"spec.blueprint\""][..]),
+        ("blueprint: X".to_owned(), &["spec.blueprint", "lower-case letters"][..]),
         ("serviceAccountName: Runner".to_owned(), &["spec.serviceAccountName", "lower-case letters"]),
         ("tokenLifetime: 0s".to_owned(), &lifetime),
         ("tokenLifetime: \"0\"".to_owned(), &lifetime),

@@ -140,9 +140,14 @@ fn expired(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> 
     {
         return Some(Standing::Ended);
     }
-    let said =
-        if agent.expires_at.is_some() { "spec.expiresAt" } else { "its blueprint's spec.defaults.lifetime" };
-    refuse(Reason::Expired, format!("{said}: {end} is past; set a later spec.expiresAt to renew the agent"))
+    let message = if agent.expires_at.is_some() {
+        format!("spec.expiresAt: {end} is past; set a later time to renew the agent")
+    } else {
+        format!(
+            "spec.defaults.lifetime of its blueprint: over at {end}; set spec.expiresAt to renew the agent"
+        )
+    };
+    refuse(Reason::Expired, message)
 }
 
 fn suspended(world: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {
