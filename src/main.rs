@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use agentid::cli::{self, Cli};
 use clap::Parser;
 
+/// Requests and watches make and drop many small things on several threads (docs/decisions/018-allocator.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     agentid::crypto::install_provider();
     cli::run(Cli::parse())

@@ -68,16 +68,14 @@ impl FromStr for Uid {
 
 impl fmt::Display for Uid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let v = self.0;
-        write!(
-            f,
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            v >> 96,
-            v >> 80 & 0xffff,
-            v >> 64 & 0xffff,
-            v >> 48 & 0xffff,
-            v & 0xffff_ffff_ffff
-        )
+        // By hand: each token says several, and the formatter of u128 is slow.
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let (mut text, mut left) = ([b'-'; 36], self.0);
+        for at in (0..36).rev().filter(|at| !matches!(at, 8 | 13 | 18 | 23)) {
+            text[at] = HEX[(left & 0xf) as usize];
+            left >>= 4;
+        }
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

@@ -161,16 +161,15 @@ impl AuditLine {
     /// The line, with its end.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = Vec::with_capacity(1024);
-        self.write(&mut text);
-        String::from_utf8(text).unwrap_or_default()
+        String::from_utf8(self.bytes()).unwrap_or_default()
     }
 
-    /// Writes the line, with its end.
-    fn write(&self, to: &mut Vec<u8>) {
+    fn bytes(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(1024);
         // A struct of texts and numbers always serialises.
-        let _ = serde_json::to_writer(&mut *to, self);
-        to.push(b'\n');
+        let _ = serde_json::to_writer(&mut text, self);
+        text.push(b'\n');
+        text
     }
 
     /// Reads a line; `None` for whatever is none. A log shipper may have put something before it (with braces, too),
@@ -224,20 +223,20 @@ impl Audit {
     /// To standard output, by a thread of its own.
     #[must_use]
     pub fn stdout() -> Self {
-        static LINES: OnceLock<SyncSender<AuditLine>> = OnceLock::new();
+        static LINES: OnceLock<SyncSender<Vec<u8>>> = OnceLock::new();
         let lines = LINES.get_or_init(|| {
-            let (sender, lines) = sync_channel::<AuditLine>(QUEUE);
+            let (sender, lines) = sync_channel::<Vec<u8>>(QUEUE);
             std::thread::spawn(move || {
                 let mut text = Vec::with_capacity(64 << 10);
                 while let Ok(line) = lines.recv() {
-                    line.write(&mut text);
+                    text.extend_from_slice(&line);
                     let mut count = 1;
                     // Who records while this thread sleeps needs not wake it.
                     std::thread::sleep(GATHER);
                     while count < QUEUE
                         && let Ok(more) = lines.try_recv()
                     {
-                        more.write(&mut text);
+                        text.extend_from_slice(&more);
                         count += 1;
                     }
                     let mut out = std::io::stdout().lock();
@@ -254,7 +253,7 @@ impl Audit {
         });
         Self(Arc::new(|line| {
             WAITING.fetch_add(1, Ordering::AcqRel);
-            if lines.send(line).is_err() {
+            if lines.send(line.bytes()).is_err() {
                 WAITING.fetch_sub(1, Ordering::AcqRel);
             }
         }))
