@@ -10,6 +10,8 @@ umask 077
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/demo-lib.sh
 . scripts/demo-lib.sh
+# shellcheck source=scripts/demo-governance.sh
+. scripts/demo-governance.sh
 
 readonly NAMESPACE=support
 # Where agentid serve will be, and an issuer of users' tokens for the demo.
@@ -21,6 +23,7 @@ cat <<'STORY'
 agentid demo: from YAML to a verified credential, and tokens on demand
 
 Two agents of the namespace "support" get short-lived tokens for a service called "tickets".
+In a second act a pod becomes an agent by itself, and security has its word.
 There is no node on this machine, so no container runs. The demo plays the kubelet where one is
 needed. Everything else is real: the API server, its controllers, the operator, the signatures.
 STORY
@@ -35,10 +38,10 @@ CARGO_TERM_PROGRESS_WHEN=never cargo build --locked 2>&1 | tail -n 1 | indent
 agentid=${CARGO_TARGET_DIR:-target}/debug/agentid
 tell "$("$agentid" --version)"
 
-step "The three kinds are installed"
+step "The kinds are installed"
 show 'agentid crds | kubectl apply --server-side -f -'
 "$agentid" crds | kubectl apply --server-side -f - | indent
-kubectl wait --for=condition=Established --timeout=60s crd/agent{identities,resources,grants}.agentid.dev >/dev/null
+kubectl wait --for=condition=Established --timeout=60s crd/agent{identities,resources,grants,blueprints,policies}.agentid.dev >/dev/null
 
 step "The operator starts: it makes the signing keys, watches, and leads"
 kubectl create namespace agentid-system >/dev/null
@@ -190,6 +193,8 @@ kubectl -n "$NAMESPACE" get agentidentities,secrets | indent
 if buys_token; then fail "the pod's token still buys tokens"; fi
 tell "Its service-account token buys nothing any more; ann's token in its hands: $(introspects false "$delegated" && echo inactive)"
 exists secret triage-agentid || fail "triage-agentid is gone too"
+
+second_act
 
 step "The end: the service drains, the operator gives its lease back, the control plane goes"
 finish
