@@ -96,6 +96,9 @@ impl Report {
 impl SecretReport {
     fn text(&self, now: Timestamp) -> String {
         let Self { name, exists, files, renew_at, expires_at } = self;
+        if name.is_empty() {
+            return "none: the pod's own service-account token buys what the agent needs".to_owned();
+        }
         match exists {
             None => return format!("{name}: not to be seen as you"),
             Some(false) => return format!("{name}: not there"),

@@ -45,6 +45,7 @@ pub(super) struct Report {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SecretReport {
+    /// Empty where the agent has none: it was made for one pod, whose own token buys what it needs.
     pub(super) name: String,
     /// Absent where Secrets could not be seen.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -256,7 +257,8 @@ fn grant(g: &GrantDecision, standing: &Standing, agent: Option<&Blame>) -> Grant
 fn secret(seen: &Snapshot, decision: &Decision) -> SecretReport {
     let world = &seen.world;
     let visible = seen.unseen.iter().all(|u| u.source != Source::Secrets);
-    let name = world.agent(&decision.agent).map(|a| a.secret_name.clone()).unwrap_or_default();
+    let agent = world.agent(&decision.agent).filter(|a| a.has_secret());
+    let name = agent.map(|a| a.secret_name.clone()).unwrap_or_default();
     let found = world.secret(&decision.agent.sibling(name.clone())).filter(|s| s.agent == Some(decision.uid));
     let time = |t: Timestamp| (t != Timestamp::MAX).then_some(t);
     SecretReport {
