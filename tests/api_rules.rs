@@ -2,6 +2,8 @@
 //! what to write instead, and is said once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "api_rules/blueprints.rs"]
+mod blueprints;
 mod common;
 #[path = "api_rules/policies.rs"]
 mod policies;

@@ -65,7 +65,7 @@ fn issue(refusal: Option<Refusal>) -> Issue {
         status: None,
     };
     Issue {
-        blueprint: None,
+        blueprint: Some("bots".into()),
         agent: Key::new("support", "triage"),
         uid: Uid(7),
         secret: "triage-agentid".into(),

@@ -24,6 +24,19 @@ pub struct UserIssuer {
     /// they are another vocabulary.
     #[serde(default = "yes")]
     pub scopes_apply: bool,
+    /// Audiences of this issuer's tokens that stand for the agents of a blueprint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blueprint_audiences: Vec<BlueprintAudience>,
+}
+
+/// An audience that stands for the agents of a blueprint: a user's token for it is a token for any of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BlueprintAudience {
+    /// The `aud` of the users' tokens.
+    pub audience: String,
+    /// The name of an AgentBlueprint.
+    pub blueprint: String,
 }
 
 /// Who a user issuer is and where its keys are.
@@ -103,6 +116,17 @@ pub struct StatusLists {
     /// Entries a list: 1048576 when absent. A full list is followed by another.
     pub capacity: u32,
 }
+
+impl UserIssuer {
+    /// Whether one of these audiences stands for the agents of a blueprint.
+    #[must_use]
+    pub fn is_for_blueprint(&self, audiences: &[String], blueprint: &str) -> bool {
+        self.blueprint_audiences.iter().any(|a| a.blueprint == blueprint && audiences.contains(&a.audience))
+    }
+}
+
+/// The most audiences of one issuer that stand for blueprints.
+const BLUEPRINT_AUDIENCES: usize = 64;
 
 const fn yes() -> bool {
     true
@@ -193,6 +217,7 @@ pub(super) fn check(config: &Configuration) -> Result<(), ConfigError> {
                 ),
             );
         }
+        check_blueprint_audiences(config, user)?;
         let clash = config.user_issuers[..i].iter().any(|other| {
             other.issuer.url == *url
                 || other.subject_prefix.starts_with(prefix.as_str())
@@ -229,6 +254,43 @@ pub(super) fn check(config: &Configuration) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// An audience that stands for a blueprint stands for nothing else.
+fn check_blueprint_audiences(config: &Configuration, user: &UserIssuer) -> Result<(), ConfigError> {
+    const FIELD: &str = "userIssuers[].blueprintAudiences";
+    let refuse = |problem: String| Err(ConfigError::Value { field: FIELD, problem });
+    let all = &user.blueprint_audiences;
+    if all.len() > BLUEPRINT_AUDIENCES {
+        return refuse(format!("has {} entries; at most {BLUEPRINT_AUDIENCES} are taken", all.len()));
+    }
+    for (i, BlueprintAudience { audience, blueprint }) in all.iter().enumerate() {
+        if audience.is_empty() || audience.len() > 512 || !audience.chars().all(|c| c.is_ascii_graphic()) {
+            return refuse(format!(
+                "audience {audience:?} must be 1 to 512 characters of printable ASCII without spaces"
+            ));
+        }
+        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'-' | b'.');
+        if blueprint.is_empty() || blueprint.len() > 63 || !blueprint.bytes().all(plain) {
+            return refuse(format!("blueprint {blueprint:?} must be the name of an AgentBlueprint"));
+        }
+        if config.is_own_audience(audience) || audience.starts_with("spiffe:") {
+            return refuse(format!(
+                "audience {audience:?} is agentid's own or an agent's id; choose one that only the users' issuer \
+                 gives out"
+            ));
+        }
+        if user.issuer.audiences.contains(audience) {
+            return refuse(format!(
+                "audience {audience:?} is among issuer.audiences too, whose tokens must name the agent by may_act; \
+                 leave it out of one of the two"
+            ));
+        }
+        if all[..i].iter().any(|other| other.audience == *audience) {
+            return refuse(format!("audience {audience:?} stands twice; it may stand for one blueprint"));
+        }
+    }
+    Ok(())
+}
+
 fn is_https(url: &str) -> bool {
     url.strip_prefix("https://").is_some_and(|rest| {
         !rest.is_empty()
@@ -252,11 +314,17 @@ mod tests {
     #[test]
     fn user_issuers_are_read_as_kubernetes_writes_them() {
         let config = read(
-            "userIssuers:\n- issuer: {url: https://idp.example.com, discoveryURL: https://10.0.0.1/d, audiences: [a], allowedNetworks: [10.0.0.0/8]}\n  subjectPrefix: 'corp:'\n",
+            "userIssuers:\n- issuer: {url: https://idp.example.com, discoveryURL: https://10.0.0.1/d, audiences: [a], allowedNetworks: [10.0.0.0/8]}\n  subjectPrefix: 'corp:'\n  blueprintAudiences: [{audience: p, blueprint: bots}, {audience: q, blueprint: bots}]\n",
         )
         .unwrap();
         let user = config.user_issuer("https://idp.example.com").unwrap();
         assert!(user.scopes_apply);
+        for (audience, blueprint, wanted) in
+            [("p", "bots", true), ("q", "bots", true), ("p", "b", false), ("a", "bots", false)]
+        {
+            let audiences = ["x".to_owned(), audience.to_owned()];
+            assert_eq!(user.is_for_blueprint(&audiences, blueprint), wanted, "{audience} {blueprint}");
+        }
         assert_eq!(user.issuer.discovery_url.as_deref(), Some("https://10.0.0.1/d"));
         assert_eq!(config.serving_names("sys"), ["agents.example.com", "agentid.sys.svc"]);
     }
@@ -265,6 +333,12 @@ mod tests {
     fn what_cannot_be_used_is_refused_with_its_field() {
         let user =
             |url: &str, prefix: &str| format!("- issuer: {{url: '{url}'}}\n  subjectPrefix: '{prefix}'\n");
+        let audiences = |all: &str| {
+            format!(
+                "userIssuers:\n- issuer: {{url: https://idp.example.com, audiences: [here]}}\n  subjectPrefix: 'c:'\n  \
+                 blueprintAudiences: [{all}]\n"
+            )
+        };
         for (more, field) in [
             (format!("userIssuers:\n{}", user("http://idp.example.com", "c:")), "issuer.url"),
             (format!("userIssuers:\n{}", user("https://u@idp.example.com", "c:")), "issuer.url"),
@@ -280,6 +354,15 @@ mod tests {
                 ),
                 "userIssuers",
             ),
+            (audiences("{audience: https://p.example.com, blueprint: B}"), "name of an AgentBlueprint"),
+            (audiences("{audience: 'a b', blueprint: b}"), "blueprintAudiences"),
+            (audiences("{audience: '', blueprint: b}"), "blueprintAudiences"),
+            (audiences("{audience: 'https://agents.example.com:8443/x', blueprint: b}"), "own"),
+            (audiences("{audience: 'spiffe://agents.example.com/agent/1', blueprint: b}"), "agent's id"),
+            (audiences("{audience: here, blueprint: b}"), "issuer.audiences too"),
+            (audiences("{audience: a, blueprint: b}, {audience: a, blueprint: c}"), "stands twice"),
+            (audiences(&vec!["{audience: a, blueprint: b}"; 65].join(", ")), "at most 64"),
+            (audiences("{audience: a}"), "blueprint"),
             ("serving: {rateLimits: {perAgent: {perSecond: 0, burst: 1}}}\n".to_owned(), "rateLimits"),
             ("serving: {certificates: {authority: 1h, serving: 1h}}\n".to_owned(), "certificates"),
             ("statusLists: {ttl: 10m}\n".to_owned(), "statusLists"),

@@ -1,69 +1,19 @@
 //! Whatever happens in whatever order: what holds always.
 
+mod blueprints;
+mod ops;
+mod policies;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use self::ops::{Op, op};
 use super::plan::{AgentStep, SecretStep};
 use super::statuslist::Entry;
 use super::testing::{Cluster, uid_of};
 use super::*;
 use crate::api::IDENTITY_KEY;
-
-#[derive(Clone, Debug)]
-enum Op {
-    Agent { ns: u8, name: u8, bound: u8, secret: u8, label: bool, suspend: bool, life: u8, expires: u8 },
-    Grant { ns: u8, name: u8, agents: u8, resource: u8, rights: u8, times: u8, file: u8 },
-    Resource { name: u8, audience: u8, offer: u8, allow: u8, life: u8 },
-    Policy { name: u8, whom: u8, says: u8, audit: bool },
-    Namespace { ns: u8, team: bool },
-    Bound { pod: bool, ns: u8, name: u8, finished: bool, selected: bool },
-    Delete { what: u8, ns: u8, name: u8 },
-    Drift { nth: u8, what: u8 },
-    Copy { nth: u8, ns: u8, name: u8 },
-    Foreign { ns: u8, name: u8, there: bool },
-    Advance(u16),
-    Lose(u8),
-    Find,
-    KeyGone,
-    KeysDown(bool),
-    Relist(u8),
-    Restart,
-    Dies(u8),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let (ns, name) = (0..2u8, 0..3u8);
-    let policies = (name.clone(), 0..6u8, 0..12u8, prop::bool::weighted(0.25));
-    prop_oneof![
-        6 => (ns.clone(), name.clone(), 0..7u8, 0..4u8, any::<bool>(), prop::bool::weighted(0.2), 0..3u8, 0..6u8)
-            .prop_map(|(ns, name, bound, secret, label, suspend, life, expires)| Op::Agent {
-                ns, name, bound, secret, label, suspend, life, expires
-            }),
-        6 => (ns.clone(), name.clone(), 0..5u8, 0..3u8, 0..8u8, 0..5u8, 0..3u8)
-            .prop_map(|(ns, name, agents, resource, rights, times, file)| Op::Grant {
-                ns, name, agents, resource, rights, times, file
-            }),
-        4 => (name.clone(), 0..2u8, 0..4u8, 0..6u8, 0..3u8)
-            .prop_map(|(name, audience, offer, allow, life)| Op::Resource { name, audience, offer, allow, life }),
-        4 => policies.prop_map(|(name, whom, says, audit)| Op::Policy { name, whom, says, audit }),
-        2 => (ns.clone(), any::<bool>()).prop_map(|(ns, team)| Op::Namespace { ns, team }),
-        4 => (any::<bool>(), ns.clone(), 0..2u8, prop::bool::weighted(0.2), prop::bool::weighted(0.8))
-            .prop_map(|(pod, ns, name, finished, selected)| Op::Bound { pod, ns, name, finished, selected }),
-        4 => (0..8u8, ns.clone(), name.clone()).prop_map(|(what, ns, name)| Op::Delete { what, ns, name }),
-        2 => (any::<u8>(), 0..5u8).prop_map(|(nth, what)| Op::Drift { nth, what }),
-        1 => (any::<u8>(), ns.clone(), name.clone()).prop_map(|(nth, ns, name)| Op::Copy { nth, ns, name }),
-        1 => (ns, name, any::<bool>()).prop_map(|(ns, name, there)| Op::Foreign { ns, name, there }),
-        3 => (0..5_000u16).prop_map(Op::Advance),
-        2 => any::<u8>().prop_map(Op::Lose),
-        2 => Just(Op::Find),
-        1 => Just(Op::KeyGone),
-        1 => any::<bool>().prop_map(Op::KeysDown),
-        1 => any::<u8>().prop_map(Op::Relist),
-        1 => Just(Op::Restart),
-        2 => (0..4u8).prop_map(Op::Dies),
-    ]
-}
 
 fn after(c: &Cluster, seconds: i64) -> String {
     (c.now + jiff::SignedDuration::from_secs(seconds)).to_string()
@@ -76,7 +26,7 @@ fn nth_secret(c: &Cluster, nth: u8) -> Option<Key> {
 
 fn perform(c: &mut Cluster, op: &Op) {
     match *op {
-        Op::Agent { ns, name, bound, secret, label, suspend, life, expires } => {
+        Op::Agent { ns, name, bound, secret, label, suspend, life, expires, of } => {
             c.namespace(&format!("n{ns}"), &[]);
             let pod = c.bound.get(&("v1/Pod".into(), Key::new(format!("n{ns}"), "o0"))).map(|o| o.meta.uid);
             let bound = match (bound, pod) {
@@ -98,9 +48,17 @@ fn perform(c: &mut Cluster, op: &Op) {
                 3 => "sponsors: [{kind: User, name: ann}]".to_owned(),
                 _ => "sponsors: []".to_owned(),
             };
+            let of = ["", ", blueprint: b0", ", blueprint: b1", ""][usize::from(of)];
+            // One that is in the way of what blueprints make.
+            let name = if name == 3 { "o0".to_owned() } else { format!("a{name}") };
+            let key = Key::new(format!("n{ns}"), name.as_str());
+            if c.agents.get(&key).and_then(|a| a.metadata.owner_references.as_ref()).is_some() && name == "o0"
+            {
+                return; // It was made: nobody writes over it.
+            }
             c.apply(&format!(
-                "{{kind: AgentIdentity, metadata: {{name: a{name}, namespace: n{ns}, labels: {{l: \"{label}\"}}}}, \
-                 spec: {{{bound}, {secret}, suspend: {suspend}, tokenLifetime: {life}, {expires}}}}}"
+                "{{kind: AgentIdentity, metadata: {{name: {name}, namespace: n{ns}, labels: {{l: \"{label}\"}}}}, \
+                 spec: {{{bound}, {secret}, suspend: {suspend}, tokenLifetime: {life}, {expires}{of}}}}}"
             ));
         }
         Op::Grant { ns, name, agents, resource, rights, times, file } => {
@@ -173,7 +131,13 @@ fn perform(c: &mut Cluster, op: &Op) {
                 c.copy_secret(&key, &to);
             }
         }
-        Op::Policy { name, whom, says, audit } => policy(c, name, whom, says, audit),
+        Op::Policy { name, whom, says, audit } => policies::policy(c, name, whom, says, audit),
+        Op::Blueprint { name, whom, per_pod, says, suspend } => {
+            blueprints::blueprint(c, name, whom, per_pod, says, suspend);
+        }
+        Op::Pod { ns, name, bot, controlled, finished } => {
+            blueprints::pod(c, ns, name, bot, controlled, finished);
+        }
         Op::Foreign { ns, name, there } => {
             let key = Key::new(format!("n{ns}"), format!("a{name}-agentid"));
             if !there {
@@ -213,38 +177,6 @@ fn perform(c: &mut Cluster, op: &Op) {
     }
 }
 
-fn policy(c: &mut Cluster, name: u8, whom: u8, says: u8, audit: bool) {
-    // What speaks of agents does not go with resources.
-    let says = [
-        "suspend: true",
-        "suspend: false",
-        "limits: {tokenLifetime: 5m}",
-        "limits: {tokenLifetime: 15m, grantLifetime: 20m}",
-        "deny: [{roles: [r0]}]",
-        "deny: [{resources: [r1], modes: [Application]}]",
-        "deny: [{roles: [\"r*\"], resources: [r0]}, {scopes: [\"*1\"]}]",
-        "deny: [{resources: [\"*\"]}]",
-        "deny: [{resources: [\"*\"], modes: [Delegation]}, {scopes: [\"s?\"], roles: [r1]}]",
-        "require: [BoundObject]",
-        "require: [Sponsor, Expiry]",
-        "limits: {agentLifetime: 30m}",
-    ][usize::from(says)];
-    let of_agents = says.starts_with("require") || says.contains("agentLifetime");
-    let whom = match whom {
-        0 => "{}",
-        1 => "{namespaceSelector: {matchLabels: {team: a}}}",
-        2 => "{agentSelector: {matchLabels: {l: \"true\"}}}",
-        3 if !of_agents => "{resources: [r0]}",
-        4 if !of_agents => "{resources: [\"r?\"], namespaceSelector: {}}",
-        5 => "{blueprints: [\"*\"]}",
-        _ => "{namespaceSelector: {}}",
-    };
-    let enforcement = if audit { "Audit" } else { "Enforce" };
-    c.apply(&format!(
-        "{{kind: AgentPolicy, metadata: {{name: p{name}}}, spec: {{enforcement: {enforcement}, match: {whom}, {says}}}}}"
-    ));
-}
-
 fn delete(c: &mut Cluster, what: u8, ns: &str, name: u8) {
     let key = |prefix: &str| Key::new(ns, format!("{prefix}{name}"));
     match what {
@@ -253,6 +185,8 @@ fn delete(c: &mut Cluster, what: u8, ns: &str, name: u8) {
         2 => c.delete(&Source::Resources, &Key::new("", format!("r{name}"))),
         3 => c.delete(&Source::Bound("v1/Pod".into()), &key("o")),
         4 => c.delete(&Source::Bound("apps/v1/Deployment".into()), &key("o")),
+        8 => c.delete(&Source::Blueprints, &Key::new("", format!("b{name}"))),
+        9 => c.delete(&Source::Agents, &key("o")),
         7 => c.delete(&Source::Policies, &Key::new("", format!("p{name}"))),
         5 => c.delete(&Source::Secrets, &Key::new(ns, format!("a{name}-agentid"))),
         _ => {
@@ -309,7 +243,9 @@ fn check_known(c: &mut Cluster) {
         let name = agent.spec.secret_name.clone().unwrap_or_else(|| format!("{}-agentid", key.name));
         let secret = c.secrets.get(&key.sibling(name));
         let secret = secret.filter(|s| s.seen.agent == Some(uid_of(&agent.metadata)));
-        let allowed = c.oracle_enabled(agent) && c.oracle_bound(agent);
+        let without = blueprints::without_secret(agent);
+        assert!(!without || secret.is_none(), "{key} was made for a pod and has a Secret");
+        let allowed = c.oracle_enabled(agent) && c.oracle_bound(agent) && !without;
         let wanted = if allowed { c.oracle_files(agent) } else { Default::default() };
         let signing = c.keys.problem.is_none();
         for token in secret.iter().flat_map(|s| &s.tokens).filter(|t| &*t.file != IDENTITY_KEY) {
@@ -331,6 +267,7 @@ fn check_known(c: &mut Cluster) {
             assert!(!allowed || secret.is_some(), "{key} without its Secret");
         }
     }
+    blueprints::check(c);
     let counts = c.recount();
     for key in c.grants.keys() {
         let tally = c.world.grant_tally(key);

@@ -24,6 +24,10 @@ pub const ACCESS: &str = "urn:ietf:params:oauth:token-type:access_token";
 pub const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 pub const AUD: &str = "https://$NS.tickets.example.com";
 
+/// Of the user issuer's entry: an audience that stands for the agents of a blueprint.
+const FOR_BLUEPRINT: &str =
+    "  blueprintAudiences: [{audience: https://portal.example.com, blueprint: serve-portal}]\n";
+
 /// What all tests share.
 pub struct Stage {
     pub town: Town,
@@ -41,8 +45,10 @@ pub async fn stage() -> &'static Stage {
             let keep =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             let idp = keep.spawn(Idp::start()).await.unwrap();
-            let more =
-                format!("statusLists: {{ttl: 2s, lifetime: 1m}}\nuserIssuers:\n{}", idp.entry("corp:", ""));
+            let more = format!(
+                "statusLists: {{ttl: 2s, lifetime: 1m}}\nuserIssuers:\n{}",
+                idp.entry("corp:", FOR_BLUEPRINT)
+            );
             let town = Town::new("agentid-serve", &more);
             let control_plane = ControlPlane::shared();
             forget(control_plane, &town.namespace).await;

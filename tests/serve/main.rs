@@ -6,6 +6,7 @@ mod bad_form;
 mod bad_kit;
 mod bad_signed;
 mod bad_tokens;
+mod blueprint;
 mod chain;
 mod checks;
 mod clients;

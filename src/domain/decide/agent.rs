@@ -13,6 +13,7 @@ const CHAIN: &[(&str, Check)] = &[
     ("deleting", deleting),
     ("sources", sources),
     ("namespace", namespace),
+    ("over", over),
     ("blueprint", blueprint),
     ("valid", valid),
     ("secretName", secret_name),
@@ -72,6 +73,18 @@ fn namespace(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing
             }))
         }
     }
+}
+
+/// What an agent is bound to for good has ended: so has the agent, whatever else would refuse it. While that can't be
+/// told, nothing waits for it.
+fn over(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
+    let bound_to = agent.bound.as_ref()?;
+    if !world.may_bind(&bound_to.kind) || !world.is_fresh(&Source::Bound(bound_to.kind.clone()), clock.now) {
+        return None;
+    }
+    let ended = |s: &Standing| matches!(s, Standing::Orphaned { .. } | Standing::Unmade(_));
+    bound(world, agent, &mut Clock { now: clock.now, until: None }).filter(ended)?;
+    bound(world, agent, clock)
 }
 
 fn blueprint(world: &World, agent: &Agent, _: &mut Clock) -> Option<Standing> {

@@ -167,6 +167,27 @@ fn who_wrote_an_agent_for_the_pod_keeps_it_and_a_taken_name_is_left_alone() {
     let contests: Vec<_> =
         c.world.contests_of(&"bots".into()).map(|(k, v)| (k.clone(), v.taken.clone())).collect();
     assert_eq!(contests, [(Key::new("ns", "q"), Some("q".into()))]);
+    // Once they are out of the way, the pods have agents of the blueprint's.
+    c.delete(&Source::Agents, &Key::new("ns", "mine"));
+    c.delete(&Source::Agents, &Key::new("ns", "q"));
+    c.settle();
+    assert_eq!(agents(&c), ["ns/p", "ns/q"]);
+    assert!(c.agents.values().all(|a| a.spec.blueprint.is_some()));
+}
+
+#[test]
+fn a_stopped_agent_ends_with_its_pod_too() {
+    let mut c = town();
+    let stopped = blueprint("bots", &format!("{PODS}, identityPer: Pod, suspend: true"));
+    c.apply(&stopped);
+    pod(&mut c, "ns", "p", BOT, None);
+    pod(&mut c, "ns", "q", BOT, None);
+    c.settle();
+    assert_eq!(refused(&c, "p"), Some(Reason::Suspended));
+    c.put_bound(POD, &Key::new("ns", "p"), |p| p.finished = true);
+    c.delete(&Source::Bound(POD.into()), &Key::new("ns", "q"));
+    c.settle();
+    assert!(c.agents.is_empty(), "{:?}", agents(&c));
 }
 
 #[test]

@@ -110,14 +110,19 @@ impl World {
         self.dirty.extend(marked.map(|(k, _)| (Work::Pod(k.clone()), Lane::Paced)));
     }
 
-    /// Marks the pods that a made agent was there for: somebody deleted it, and they are still there.
+    /// Marks the pods that a removed agent was there for, or whose agent's name it bore: they are still there.
     pub(super) fn mark_unserved(&mut self, agent: &Agent) {
-        let (Some(bound), Some(_), Some(_)) = (&agent.bound, agent.made_by, self.blueprint_of(agent)) else {
+        for pod in self.made.kept_off_by(&agent.meta.key) {
+            self.mark_pod(&POD.into(), &pod);
+        }
+        let Some(bound) = &agent.bound else { return };
+        // What a blueprint that is gone has made is told by the blueprint's going.
+        if agent.made_by.is_some() && self.blueprint_of(agent).is_none() {
             return;
-        };
+        }
         let object = agent.meta.key.sibling(bound.name.clone());
-        let lives = self.bound_object(&bound.kind, &object).is_some_and(|o| Some(o.meta.uid) == bound.uid);
-        if !lives {
+        let is_it = |o: &BoundObject| bound.uid.is_none_or(|uid| uid == o.meta.uid);
+        if !self.bound_object(&bound.kind, &object).is_some_and(is_it) {
             return;
         }
         if &*bound.kind == POD {

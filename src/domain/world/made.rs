@@ -113,6 +113,14 @@ impl Made {
             self.contests.insert(pod.clone(), now);
         }
     }
+
+    /// The pods of which no agent is made because another one bears the name.
+    pub(super) fn kept_off_by(&self, agent: &Key) -> Vec<Key> {
+        let is_it = |pod: &Key, c: &Contest| {
+            pod.namespace == agent.namespace && c.taken.as_ref() == Some(&agent.name)
+        };
+        self.contests.iter().filter(|(pod, c)| is_it(pod, c)).map(|(pod, _)| pod.clone()).collect()
+    }
 }
 
 impl World {

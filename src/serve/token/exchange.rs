@@ -83,7 +83,7 @@ pub(super) async fn exchange(
         return pass_on(state, subject, &client, me, ask, line, now);
     }
     let user = state.users.verify(subject, now).await.map_err(|e| Slot::Exchange.caller(&e))?;
-    addressed(state, &user, &me.subject)?;
+    addressed(state, &user, &client, &me.subject, now)?;
     let ceiling =
         user.scopes_apply.then(|| user.scopes.iter().flatten().map(String::as_str).collect::<Vec<_>>());
     let ask = Ask { user: Some((&user.issuer, &user.subject)), ceiling, ..ask };
@@ -99,16 +99,32 @@ pub(super) async fn exchange(
     mint(state, &client, &wish, line, now)
 }
 
-/// A user's token is for this agent: by its audience, or by `may_act` in a token for us.
-fn addressed(state: &State, user: &UserToken, me: &str) -> Result<(), Fault> {
+/// A user's token is for this agent: by its audience, which is the agent's id or stands for its blueprint; or by
+/// `may_act` in a token for us.
+fn addressed(
+    state: &State,
+    user: &UserToken,
+    client: &Client,
+    me: &str,
+    now: Timestamp,
+) -> Result<(), Fault> {
     if user.audiences.iter().any(|a| a == me) {
         return Ok(());
     }
-    let configured = state.config.user_issuer(&user.issuer).map(|u| &u.issuer.audiences);
+    let configured = state.config.user_issuer(&user.issuer);
+    if let Some(issuer) = configured.filter(|c| !c.blueprint_audiences.is_empty()) {
+        let world = state.fresh_world(now)?;
+        let agent = world.agent(&client.agent).filter(|a| a.meta.uid == client.uid);
+        // Of an agent that was made, the very blueprint that made it.
+        let blueprint = agent.and_then(|a| world.blueprint_of(a));
+        if blueprint.is_some_and(|b| issuer.is_for_blueprint(&user.audiences, &b.meta.key.name)) {
+            return Ok(());
+        }
+    }
     let ours = user
         .audiences
         .iter()
-        .any(|a| *a == state.config.issuer || configured.is_some_and(|all| all.contains(a)));
+        .any(|a| *a == state.config.issuer || configured.is_some_and(|c| c.issuer.audiences.contains(a)));
     let named = user
         .may_act
         .as_ref()
@@ -118,7 +134,8 @@ fn addressed(state: &State, user: &UserToken, me: &str) -> Result<(), Fault> {
     }
     Err(Slot::Exchange.fault(
         Reason::CredentialRejected,
-        "the subject_token is not addressed to this agent: its aud must be the agent's id, or may_act must name it",
+        "the subject_token is not addressed to this agent: its aud must be the agent's id or an audience that stands \
+         for its blueprint (blueprintAudiences), or may_act must name it",
     ))
 }
 
