@@ -12,16 +12,69 @@ use crate::api::IDENTITY_KEY;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Agent { ns: u8, name: u8, bound: u8, secret: u8, label: bool, suspend: bool, life: u8, expires: u8 },
-    Grant { ns: u8, name: u8, agents: u8, resource: u8, rights: u8, times: u8, file: u8 },
-    Resource { name: u8, audience: u8, offer: u8, allow: u8, life: u8 },
-    Policy { name: u8, whom: u8, says: u8, audit: bool },
-    Namespace { ns: u8, team: bool },
-    Bound { pod: bool, ns: u8, name: u8, finished: bool, selected: bool },
-    Delete { what: u8, ns: u8, name: u8 },
-    Drift { nth: u8, what: u8 },
-    Copy { nth: u8, ns: u8, name: u8 },
-    Foreign { ns: u8, name: u8, there: bool },
+    Agent {
+        ns: u8,
+        name: u8,
+        bound: u8,
+        secret: u8,
+        label: bool,
+        suspend: bool,
+        life: u8,
+        expires: u8,
+        user: u8,
+    },
+    Grant {
+        ns: u8,
+        name: u8,
+        agents: u8,
+        resource: u8,
+        rights: u8,
+        times: u8,
+        file: u8,
+    },
+    Resource {
+        name: u8,
+        audience: u8,
+        offer: u8,
+        allow: u8,
+        life: u8,
+    },
+    Policy {
+        name: u8,
+        whom: u8,
+        says: u8,
+        audit: bool,
+    },
+    Namespace {
+        ns: u8,
+        team: bool,
+    },
+    Bound {
+        pod: bool,
+        ns: u8,
+        name: u8,
+        finished: bool,
+        selected: bool,
+    },
+    Delete {
+        what: u8,
+        ns: u8,
+        name: u8,
+    },
+    Drift {
+        nth: u8,
+        what: u8,
+    },
+    Copy {
+        nth: u8,
+        ns: u8,
+        name: u8,
+    },
+    Foreign {
+        ns: u8,
+        name: u8,
+        there: bool,
+    },
     Advance(u16),
     Lose(u8),
     Find,
@@ -34,17 +87,17 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let (ns, name) = (0..2u8, 0..3u8);
-    let policies = (name.clone(), 0..6u8, 0..12u8, prop::bool::weighted(0.25));
+    let policies = (name.clone(), 0..6u8, 0..13u8, prop::bool::weighted(0.25));
     prop_oneof![
-        6 => (ns.clone(), name.clone(), 0..7u8, 0..4u8, any::<bool>(), prop::bool::weighted(0.2), 0..3u8, 0..6u8)
-            .prop_map(|(ns, name, bound, secret, label, suspend, life, expires)| Op::Agent {
-                ns, name, bound, secret, label, suspend, life, expires
+        6 => (ns.clone(), name.clone(), 0..7u8, 0..4u8, any::<bool>(), prop::bool::weighted(0.2), (0..3u8, 0..6u8, 0..6u8))
+            .prop_map(|(ns, name, bound, secret, label, suspend, (life, expires, user))| Op::Agent {
+                ns, name, bound, secret, label, suspend, life, expires, user
             }),
-        6 => (ns.clone(), name.clone(), 0..5u8, 0..3u8, 0..8u8, 0..5u8, 0..3u8)
+        6 => (ns.clone(), name.clone(), 0..5u8, 0..3u8, 0..11u8, 0..5u8, 0..3u8)
             .prop_map(|(ns, name, agents, resource, rights, times, file)| Op::Grant {
                 ns, name, agents, resource, rights, times, file
             }),
-        4 => (name.clone(), 0..2u8, 0..4u8, 0..6u8, 0..3u8)
+        4 => (name.clone(), 0..2u8, 0..4u8, 0..8u8, 0..3u8)
             .prop_map(|(name, audience, offer, allow, life)| Op::Resource { name, audience, offer, allow, life }),
         4 => policies.prop_map(|(name, whom, says, audit)| Op::Policy { name, whom, says, audit }),
         2 => (ns.clone(), any::<bool>()).prop_map(|(ns, team)| Op::Namespace { ns, team }),
@@ -76,7 +129,7 @@ fn nth_secret(c: &Cluster, nth: u8) -> Option<Key> {
 
 fn perform(c: &mut Cluster, op: &Op) {
     match *op {
-        Op::Agent { ns, name, bound, secret, label, suspend, life, expires } => {
+        Op::Agent { ns, name, bound, secret, label, suspend, life, expires, user } => {
             c.namespace(&format!("n{ns}"), &[]);
             let pod = c.bound.get(&("v1/Pod".into(), Key::new(format!("n{ns}"), "o0"))).map(|o| o.meta.uid);
             let bound = match (bound, pod) {
@@ -98,9 +151,17 @@ fn perform(c: &mut Cluster, op: &Op) {
                 3 => "sponsors: [{kind: User, name: ann}]".to_owned(),
                 _ => "sponsors: []".to_owned(),
             };
+            let user = [
+                "",
+                ", user: {username: a@agents.example.com}",
+                ", user: {username: A@Agents.example.com, email: a@b.example}",
+                ", user: {username: b@agents.example.com}",
+                ", user: {username: a@elsewhere.example.com}",
+                ", user: null",
+            ][usize::from(user)];
             c.apply(&format!(
                 "{{kind: AgentIdentity, metadata: {{name: a{name}, namespace: n{ns}, labels: {{l: \"{label}\"}}}}, \
-                 spec: {{{bound}, {secret}, suspend: {suspend}, tokenLifetime: {life}, {expires}}}}}"
+                 spec: {{{bound}, {secret}, suspend: {suspend}, tokenLifetime: {life}, {expires}{user}}}}}"
             ));
         }
         Op::Grant { ns, name, agents, resource, rights, times, file } => {
@@ -112,14 +173,17 @@ fn perform(c: &mut Cluster, op: &Op) {
                 "{names: [a0, a1, a2, a9]}",
             ][usize::from(agents)];
             let rights = [
-                "{}",
-                "{roles: [r0]}",
-                "{roles: [r0, r1]}",
-                "{scopes: [s0]}",
-                "{roles: [r1, r9]}",
-                "{roles: [r9]}",
-                "{roles: [r0], scopes: [s0, s1]}",
-                "{scopes: [s9], roles: [r1]}",
+                "application: {}",
+                "application: {roles: [r0]}",
+                "application: {roles: [r0, r1]}",
+                "application: {scopes: [s0]}",
+                "application: {roles: [r1, r9]}",
+                "application: {roles: [r9]}",
+                "application: {roles: [r0], scopes: [s0, s1]}",
+                "application: {scopes: [s9], roles: [r1]}",
+                "agentUser: {}",
+                "agentUser: {scopes: [s0]}",
+                "agentUser: {scopes: [s0, s1, s9]}",
             ][usize::from(rights)];
             let times = match times {
                 0 => format!("expiresAt: {}", after(c, 800)),
@@ -129,7 +193,7 @@ fn perform(c: &mut Cluster, op: &Op) {
             let file = ["", ", secretKey: x.jwt", ", secretKey: y.jwt"][usize::from(file)];
             c.apply(&format!(
                 "{{kind: AgentGrant, metadata: {{name: g{name}, namespace: n{ns}}}, \
-                 spec: {{agents: {agents}, resource: r{resource}, application: {rights}, {times}{file}}}}}"
+                 spec: {{agents: {agents}, resource: r{resource}, {rights}, {times}{file}}}}}"
             ));
         }
         Op::Resource { name, audience, offer, allow, life } => {
@@ -146,6 +210,8 @@ fn perform(c: &mut Cluster, op: &Op) {
                 "[]",
                 "[{namespaceSelector: {}, roles: [r1]}, {namespaceSelector: {}, roles: [r0], scopes: []}]",
                 "[{namespaceSelector: {}, roles: [r0, r1]}]",
+                "[{namespaceSelector: {}, modes: [Application, AgentUser]}]",
+                "[{namespaceSelector: {}, roles: [r0]}, {namespaceSelector: {matchLabels: {team: a}}, modes: [AgentUser]}]",
             ][usize::from(allow)];
             let life = ["5m", "15m", "24h"][usize::from(life)];
             c.apply(&format!(
@@ -225,6 +291,7 @@ fn policy(c: &mut Cluster, name: u8, whom: u8, says: u8, audit: bool) {
         "deny: [{roles: [\"r*\"], resources: [r0]}, {scopes: [\"*1\"]}]",
         "deny: [{resources: [\"*\"]}]",
         "deny: [{resources: [\"*\"], modes: [Delegation]}, {scopes: [\"s?\"], roles: [r1]}]",
+        "deny: [{modes: [AgentUser]}]",
         "require: [BoundObject]",
         "require: [Sponsor, Expiry]",
         "limits: {agentLifetime: 30m}",
@@ -318,6 +385,10 @@ fn check_known(c: &mut Cluster) {
             let scopes = token.entitlement.scopes.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
             assert_eq!((&roles, &scopes), (&held.roles, &held.scopes), "{key}");
             assert!(held.until.is_none_or(|u| token.exp <= u), "{key}");
+            let name = agent.spec.user.as_ref().map(|u| u.username.as_str());
+            let spoken = token.entitlement.username.as_deref();
+            let as_user = token.entitlement.mode == crate::api::Mode::AgentUser;
+            assert_eq!(spoken, name.filter(|_| as_user), "{key}: {token:?}");
             assert!(!signing || token.exp > c.now, "{key}: {token:?} is dead");
         }
         let mut files: BTreeSet<_> = wanted.keys().map(String::as_str).collect();
@@ -352,7 +423,9 @@ fn check_known(c: &mut Cluster) {
 }
 
 fn run(ops: &[Op]) {
-    let mut c = Cluster::new();
+    let mut config = crate::api::Configuration::new("https://agentid.example.com", "example.com");
+    config.agent_user_domains = vec!["agents.example.com".to_owned()];
+    let mut c = Cluster::configured(config);
     for op in ops {
         let unknown = Source::CORE.iter().any(|s| *s != Source::Trust && !c.world.is_fresh(s, c.now));
         let before = secrets(&c);

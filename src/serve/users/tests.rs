@@ -82,6 +82,7 @@ fn user_issuer(url: &str, ca: &str, allowed: &[&str]) -> UserIssuer {
         },
         subject_prefix: "corp:".to_owned(),
         scopes_apply: true,
+        domains: Vec::new(),
     }
 }
 
