@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::Configuration;
 use crate::domain::testing::{Cluster, RESOURCE};
-use crate::domain::{Source, StatusRef};
+use crate::domain::{Source, StatusRef, Work};
 
 const NAME: &str = "triage@agents.example.com";
 
@@ -153,7 +153,14 @@ fn a_name_is_one_agents_in_the_cluster_whatever_its_case_and_the_older_one_wins(
     assert_eq!(accepted(&c, "ns", "a"), None);
     agent(&mut c, "ns", "a", Some(NAME));
     assert_eq!(user(&c, "other", "b").unwrap_err().reason, Reason::Conflict);
-    // And so does the end of the agent, and the beginning of its end.
+    // And so does the end of the agent. Who comes last wakes nobody.
+    let _ = c.world.take_dirty();
+    c.apply(&format!(
+        "{{kind: AgentIdentity, metadata: {{name: z, namespace: ns}}, spec: {{user: {{username: {NAME}}}}}}}"
+    ));
+    c.deliver();
+    let marked: Vec<_> = c.world.take_dirty().into_iter().map(|(work, _)| work).collect();
+    assert!(!marked.contains(&Work::Agent(Key::new("other", "b"))), "{marked:?}");
     c.delete(&Source::Agents, &Key::new("ns", "a"));
     c.settle();
     assert!(user(&c, "other", "b").is_ok());

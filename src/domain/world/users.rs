@@ -30,9 +30,13 @@ impl World {
         }
     }
 
-    /// Marks whoever wants the name of an agent's user, itself apart: that is marked anyhow.
+    /// Marks whoever wants the name of an agent's user, itself apart: that is marked anyhow. While somebody older has
+    /// the name, nothing changes for the others.
     pub(super) fn mark_rivals(&mut self, agent: &Agent) {
         let Some(username) = &agent.username else { return };
+        if self.user_holder(username).is_some_and(|a| a.meta.seniority() < agent.meta.seniority()) {
+            return;
+        }
         let rivals = self.users.get(&folded(username)).into_iter().flatten();
         let others: Vec<_> =
             rivals.filter(|(_, uid, _)| *uid != agent.meta.uid).map(|(_, _, key)| key.clone()).collect();
