@@ -7,6 +7,8 @@ mod blueprints;
 mod common;
 #[path = "api_rules/policies.rs"]
 mod policies;
+#[path = "api_rules/users.rs"]
+mod users;
 
 use std::time::Duration;
 
@@ -351,7 +353,11 @@ async fn resources_that_are_refused() {
         ),
         ("roles: [{name: a}, {name: a}]".to_owned(), "spec.roles[1]", &["Duplicate value"]),
         (allow("roles: [\"a\\tb\"]"), "spec.allow[0].roles[0]", token),
-        (allow("modes: [AgentUser]"), "spec.allow[0].modes[0]", &["\"Application\", \"Delegation\""]),
+        (
+            allow("modes: [User]"),
+            "spec.allow[0].modes[0]",
+            &["\"Application\", \"Delegation\", \"AgentUser\""],
+        ),
         (allow("modes: []"), "spec.allow[0].modes", &["at least 1"]),
         ("allow: [{roles: [a]}]".to_owned(), "spec.allow[0].namespaceSelector", &["Required"]),
         (selector("matchLabel: {a: b}"), "spec.allow[0].namespaceSelector.matchLabel", &["unknown field"]),
@@ -411,6 +417,8 @@ async fn grants_that_are_accepted() {
         "agents: {selector: {}}, resource: r, application: {}",
         "agents: {selector: {matchLabels: {team: a}}}, resource: r.s, application: {roles: [a], scopes: [a, b]}",
         "agents: {names: [a, b]}, resource: r, application: {roles: [], scopes: []}",
+        "agents: {names: [a]}, resource: r, agentUser: {}",
+        "agents: {selector: {}}, resource: r, agentUser: {scopes: [mail.read]}, secretKey: mail.jwt",
     ] {
         ns.expect_accepted(&grant(spec)).await;
     }
@@ -443,7 +451,7 @@ async fn grants_that_are_refused() {
             "delegation: {issuer: https://idp.example.com}",
             &["spec", "exactly one form must be set", "delegation"],
         ),
-        ("agentUser: {}", &["unknown field \"spec.agentUser\""]),
+        ("agentUser: {}", &["spec", "exactly one form must be set", "agentUser: {scopes: [mail.read]}"]),
     ] {
         ns.expect_rejected(&grant_with(more), wanted).await;
     }
@@ -480,6 +488,19 @@ async fn grants_that_are_refused() {
         (
             format!("{}, secretKey: x.jwt", delegate("issuer: https://idp.example.com")),
             &["spec.secretKey", "got on demand"],
+        ),
+        (
+            "agents: {names: [a]}, resource: r, agentUser: {roles: [a]}".to_owned(),
+            &["unknown field \"spec.agentUser.roles\""],
+        ),
+        (
+            "agents: {names: [a]}, resource: r, agentUser: {scopes: [\"a b\"]}".to_owned(),
+            &["spec.agentUser.scopes[0]", "tickets.read"],
+        ),
+        (
+            "agents: {names: [a]}, resource: r, agentUser: {}, delegation: {issuer: https://idp.example.com}"
+                .to_owned(),
+            &["spec", "exactly one form must be set"],
         ),
         (select(""), one),
         (select("names: [a], selector: {}"), one),

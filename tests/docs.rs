@@ -51,8 +51,9 @@ fn issue(refusal: Option<Refusal>) -> Issue {
         grant_uid: None,
         resource: Some("tickets".into()),
         entitlement: Entitlement {
-            mode: agentid::api::Mode::Application,
+            mode: agentid::api::Mode::AgentUser,
             users: None,
+            username: Some("triage@agents.example.com".into()),
             audience: "https://tickets.example.com".into(),
             profile: TokenProfile::Access,
             subject: SubjectForm::Id,

@@ -40,6 +40,7 @@ impl Pair {
         let entitlement = Entitlement {
             mode: agentid::api::Mode::Application,
             users: None,
+            username: None,
             audience: AUDIENCE.into(),
             profile,
             subject: SubjectForm::Id,

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Application, Delegation, LabelSelector, Sponsor, rules};
+use super::{Application, Delegation, LabelSelector, Sponsor, UserRights, rules};
 
 /// A template of agents: what they have in common, and which pods become agents by themselves.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -122,8 +122,8 @@ pub struct BlueprintDefaults {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.application) != has(self.delegation)")
-        .message("exactly one form must be set: application, such as application: {roles: [triager]}, or delegation, such as delegation: {issuer: https://idp.example.com, scopes: [tickets.read]}")
+    validation = Rule::new("[has(self.application), has(self.delegation), has(self.agentUser)].exists_one(form, form)")
+        .message("exactly one form must be set: application, such as application: {roles: [triager]}; delegation, such as delegation: {issuer: https://idp.example.com, scopes: [tickets.read]}; or agentUser, such as agentUser: {scopes: [mail.read]}")
         .reason(Reason::FieldValueRequired),
     validation = Rule::new("!has(self.delegation) || !has(self.secretKey)")
         .message("secretKey does not go with delegation: a delegated token needs the user's live token and is got on demand; leave it out")
@@ -145,6 +145,9 @@ pub struct InheritedGrant {
     /// Rights of users of one issuer, as far as their live tokens give them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delegation: Option<Delegation>,
+    /// Rights of the agents' own users (`spec.user` of each AgentIdentity).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_user: Option<UserRights>,
     /// Not held before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rules::time("notBefore"))]

@@ -41,8 +41,8 @@ use super::{LabelSelector, rules};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.application) != has(self.delegation)")
-        .message("exactly one form must be set: application, such as application: {roles: [triager]}, or delegation, such as delegation: {issuer: https://idp.example.com, scopes: [tickets.read]}")
+    validation = Rule::new("[has(self.application), has(self.delegation), has(self.agentUser)].exists_one(form, form)")
+        .message("exactly one form must be set: application, such as application: {roles: [triager]}; delegation, such as delegation: {issuer: https://idp.example.com, scopes: [tickets.read]}; or agentUser, such as agentUser: {scopes: [mail.read]}")
         .reason(Reason::FieldValueRequired),
     validation = Rule::new("!has(self.delegation) || !has(self.secretKey)")
         .message("secretKey does not go with delegation: a delegated token needs the user's live token and is got on demand; leave it out")
@@ -67,6 +67,10 @@ pub struct AgentGrantSpec {
     /// Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delegation: Option<Delegation>,
+    /// Rights of the agents' own users (`spec.user` of each AgentIdentity); without scopes: they may
+    /// authenticate there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_user: Option<UserRights>,
     /// Not held before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rules::time("notBefore"))]
@@ -131,6 +135,16 @@ pub struct Delegation {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub subjects: Option<Vec<String>>,
     /// Scopes, as the `scope` claim (RFC 9068 §2.2.3): the most that a token may carry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = rules::SCOPE_TOKEN)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub scopes: Vec<String>,
+}
+
+/// Rights of agent users.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct UserRights {
+    /// Scopes, as the `scope` claim (RFC 9068 §2.2.3).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = rules::SCOPE_TOKEN)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -53,6 +53,10 @@ use super::{Reason, rules};
         .message("serviceAccountName is immutable once set: create another AgentIdentity instead")
         .field_path(".serviceAccountName")
         .reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(self.user) || !has(oldSelf.user) || self.user.username == oldSelf.user.username")
+        .message("user.username is immutable while user is set: remove user, then set it with another username")
+        .field_path(".user.username")
+        .reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(self.ttlSecondsAfterExpired) || has(self.expiresAt)")
         .message("ttlSecondsAfterExpired needs expiresAt: set it too")
         .field_path(".ttlSecondsAfterExpired")
@@ -107,6 +111,32 @@ pub struct AgentIdentitySpec {
     /// Takes the credentials away while true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
+    /// The agent user: an account of this agent alone, for services that know users only. Grants in the form
+    /// agentUser speak as it. It may be removed, and set again, without touching the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<AgentUser>,
+}
+
+/// The user that an agent is paired with, one to one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentUser {
+    /// Its name, `<local part>@<domain>`: the domain is one of agentUserDomains in agentid's configuration. Unique in
+    /// the cluster whatever its case; the older AgentIdentity wins. Immutable while `user` is set.
+    #[schemars(length(min = 3, max = 254), regex(pattern = rules::USERNAME))]
+    pub username: String,
+    /// A name for people; never in a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), regex(pattern = rules::ONE_LINE))]
+    pub display_name: Option<String>,
+    /// Where mail reaches it; never in a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 254), regex(pattern = rules::EMAIL))]
+    pub email: Option<String>,
+    /// Whom it reports to; never in a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), regex(pattern = rules::ONE_LINE))]
+    pub manager: Option<String>,
 }
 
 /// Somebody who answers for an agent.
@@ -170,7 +200,8 @@ pub struct AgentIdentityStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub grants_held: Option<String>,
-    /// `Ready` and `GrantsHeld`; `PolicyCompliant` while a policy in Audit would take something.
+    /// `Ready` and `GrantsHeld`; `UserAccepted` where `spec.user` is set; `PolicyCompliant` while a policy in Audit
+    /// would take something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -167,7 +167,7 @@ pub struct Denial {
     pub scopes: Option<Vec<String>>,
     /// The modes of grants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2))]
+    #[schemars(length(min = 1, max = 3))]
     pub modes: Option<Vec<Mode>>,
     /// Why, for whoever is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]

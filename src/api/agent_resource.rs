@@ -166,7 +166,7 @@ pub struct Allowance {
     pub scopes: Option<Vec<String>>,
     /// The modes in which they may be granted; Application alone when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2))]
+    #[schemars(length(min = 1, max = 3))]
     pub modes: Option<Vec<Mode>>,
 }
 
@@ -177,6 +177,8 @@ pub enum Mode {
     Application,
     /// A user's rights, which the user's live token hands over.
     Delegation,
+    /// The rights of the user that the agent is paired with.
+    AgentUser,
 }
 
 impl Mode {
@@ -186,6 +188,17 @@ impl Mode {
         match self {
             Self::Application => "autonomous",
             Self::Delegation => "delegated",
+            Self::AgentUser => "agent_user",
+        }
+    }
+
+    /// The form of a grant, as its field is called.
+    #[must_use]
+    pub const fn form(self) -> &'static str {
+        match self {
+            Self::Application => "application",
+            Self::Delegation => "delegation",
+            Self::AgentUser => "agentUser",
         }
     }
 }

@@ -39,6 +39,10 @@ pub struct Configuration {
     /// The issuers whose users may let agents act for them; none when absent.
     #[serde(default)]
     pub user_issuers: Vec<UserIssuer>,
+    /// The DNS domains in which the names of agent users lie; none when absent, so that there are no agent users. None
+    /// may be a domain that a user issuer serves.
+    #[serde(default)]
+    pub agent_user_domains: Vec<String>,
     /// How the token service is served.
     #[serde(default)]
     pub serving: Serving,
@@ -179,6 +183,7 @@ impl Configuration {
             limits: Limits::default(),
             max_stale: default_max_stale(),
             user_issuers: Vec::new(),
+            agent_user_domains: Vec::new(),
             serving: Serving::default(),
             status_lists: StatusLists::default(),
         }

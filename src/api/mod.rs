@@ -23,11 +23,11 @@ pub use agent_blueprint::{
     AgentBlueprint, AgentBlueprintSpec, AgentBlueprintStatus, BlueprintDefaults, IdentityPer, InheritedGrant,
 };
 pub use agent_grant::{
-    AgentGrant, AgentGrantSpec, AgentGrantStatus, AgentSelection, Application, Delegation,
+    AgentGrant, AgentGrantSpec, AgentGrantStatus, AgentSelection, Application, Delegation, UserRights,
 };
 pub use agent_identity::{
-    AgentIdentity, AgentIdentitySpec, AgentIdentityStatus, BoundObjectRef, GrantState, GrantStatus, Sponsor,
-    SponsorKind, StatusIndex,
+    AgentIdentity, AgentIdentitySpec, AgentIdentityStatus, AgentUser, BoundObjectRef, GrantState,
+    GrantStatus, Sponsor, SponsorKind, StatusIndex,
 };
 pub use agent_policy::{
     AgentPolicy, AgentPolicySpec, AgentPolicyStatus, Denial, Enforcement, PolicyLimits, PolicyMatch,

@@ -15,6 +15,10 @@ pub(super) const SCOPE_TOKEN: &str = r"^[!#-\[\]-~]+$";
 pub(super) const AUDIENCE: &str = "^[!\"$-~]+$";
 /// The `iss` of an issuer: an https URL without user, query and fragment (RFC 8414 §2).
 pub(super) const ISSUER: &str = r"^https://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?$";
+/// The name of an agent user: letters that look alike are kept out by taking ASCII alone.
+pub(super) const USERNAME: &str = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$";
+/// A mail address, as far as its form matters here.
+pub(super) const EMAIL: &str = "^[!-?A-~]+@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$";
 /// A Secret's key that is a token's file.
 pub(super) const TOKEN_FILE: &str = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_-])?\.jwt$";
 /// Group and version of a kind.
@@ -46,6 +50,11 @@ const REMEDIES: &[(&str, &str)] = &[
         "audience must be printable ASCII without space and fragment (RFC 8707 section 2), such as https://tickets.example.com",
     ),
     (ISSUER, "issuer must be an https URL without user, such as https://idp.example.com"),
+    (
+        USERNAME,
+        "username must be a local part of ASCII letters, digits, '.', '_' and '-' and a domain among agentUserDomains of agentid's configuration, such as triage@agents.example.com",
+    ),
+    (EMAIL, "email must be one mail address in ASCII, such as triage@agents.example.com"),
     (
         TOKEN_FILE,
         "secretKey must be a file name of letters, digits, '-', '_' and '.' that ends in .jwt, such as tickets.jwt",

@@ -1,8 +1,8 @@
 //! The parts of the configuration that the token service reads: whose users it trusts, how it is reached, how
 //! much it takes, and its status lists.
 //!
-//! Invariant: no two user issuers share a URL or a subject prefix, so a delegated `sub` names one user of one
-//! issuer and never an agent.
+//! Invariants: no two user issuers share a URL or a subject prefix, so a delegated `sub` names one user of one
+//! issuer and never an agent; no agent user's name lies in a domain that a user issuer serves.
 
 use std::net::IpAddr;
 
@@ -27,6 +27,9 @@ pub struct UserIssuer {
     /// Audiences of this issuer's tokens that stand for the agents of a blueprint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blueprint_audiences: Vec<BlueprintAudience>,
+    /// The DNS domains in which its users' names lie, beside the host of its URL: none of them may be an agent user's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<String>,
 }
 
 /// An audience that stands for the agents of a blueprint: a user's token for it is a token for any of them.
@@ -160,11 +163,17 @@ impl Configuration {
         self.user_issuers.iter().find(|u| u.issuer.url == url)
     }
 
+    /// The user issuer that serves a domain, if one does: by its `domains` or the host of its URL.
+    fn issuer_of_domain(&self, domain: &str) -> Option<&UserIssuer> {
+        self.user_issuers.iter().find(|u| {
+            host_of(&u.issuer.url).eq_ignore_ascii_case(domain) || u.domains.iter().any(|d| d == domain)
+        })
+    }
+
     /// The names on the self-managed certificate.
     #[must_use]
     pub fn serving_names(&self, namespace: &str) -> Vec<String> {
-        let authority = self.issuer.trim_start_matches("https://").split('/').next().unwrap_or_default();
-        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let host = host_of(&self.issuer);
         let service = format!("agentid.{namespace}.svc");
         let mut names = Vec::new();
         for name in [host, &service].into_iter().chain(self.serving.dns_names.iter().map(String::as_str)) {
@@ -230,6 +239,7 @@ pub(super) fn check(config: &Configuration) -> Result<(), ConfigError> {
             );
         }
     }
+    check_domains(config)?;
     let rates = [config.serving.rate_limits.per_source, config.serving.rate_limits.per_agent];
     if rates.iter().any(|r| r.per_second == 0 || r.burst == 0) {
         return refuse("serving.rateLimits", "perSecond and burst must be above 0".to_owned());
@@ -291,6 +301,49 @@ fn check_blueprint_audiences(config: &Configuration, user: &UserIssuer) -> Resul
     Ok(())
 }
 
+fn check_domains(config: &Configuration) -> Result<(), ConfigError> {
+    let refuse = |field, problem: String| Err(ConfigError::Value { field, problem });
+    let unfit = |domain: &String| {
+        format!("{domain:?} must be a DNS domain in lower case, such as agents.example.com")
+    };
+    for user in &config.user_issuers {
+        if let Some(domain) = user.domains.iter().find(|d| !is_domain(d)) {
+            return refuse("userIssuers[].domains", unfit(domain));
+        }
+    }
+    for domain in &config.agent_user_domains {
+        if !is_domain(domain) {
+            return refuse("agentUserDomains", unfit(domain));
+        }
+        if let Some(user) = config.issuer_of_domain(domain) {
+            return refuse(
+                "agentUserDomains",
+                format!(
+                    "{domain:?} is served by the user issuer {:?}, so an agent user could bear a person's name; \
+                     choose a domain of the agents' own",
+                    user.issuer.url
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A DNS domain in lower case (RFC 1123 §2.1).
+fn is_domain(text: &str) -> bool {
+    let fit = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    let label = |l: &str| {
+        (1..=63).contains(&l.len()) && l.bytes().all(fit) && !l.starts_with('-') && !l.ends_with('-')
+    };
+    text.len() <= 189 && text.split('.').all(label)
+}
+
+/// The host of an https URL.
+fn host_of(url: &str) -> &str {
+    let authority = url.trim_start_matches("https://").split('/').next().unwrap_or_default();
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+}
+
 fn is_https(url: &str) -> bool {
     url.strip_prefix("https://").is_some_and(|rest| {
         !rest.is_empty()
@@ -325,6 +378,9 @@ mod tests {
             let audiences = ["x".to_owned(), audience.to_owned()];
             assert_eq!(user.is_for_blueprint(&audiences, blueprint), wanted, "{audience} {blueprint}");
         }
+        let both = "userIssuers:\n- issuer: {url: https://idp.example.com}\n  subjectPrefix: 'corp:'\n  domains: [example.com]\n";
+        // The agents' own domain may lie below the people's.
+        assert!(read(&format!("{both}agentUserDomains: [agents.example.com]\n")).is_ok());
         assert_eq!(user.issuer.discovery_url.as_deref(), Some("https://10.0.0.1/d"));
         assert_eq!(config.serving_names("sys"), ["agents.example.com", "agentid.sys.svc"]);
     }
@@ -363,6 +419,28 @@ mod tests {
             (audiences("{audience: a, blueprint: b}, {audience: a, blueprint: c}"), "stands twice"),
             (audiences(&vec!["{audience: a, blueprint: b}"; 65].join(", ")), "at most 64"),
             (audiences("{audience: a}"), "blueprint"),
+            ("agentUserDomains: [Agents.example.com]\n".to_owned(), "agentUserDomains: \"Agents"),
+            ("agentUserDomains: [\u{430}gents.example.com]\n".to_owned(), "such as agents.example.com"),
+            ("agentUserDomains: [\"*.example.com\"]\n".to_owned(), "agentUserDomains"),
+            ("agentUserDomains: [\"\"]\n".to_owned(), "agentUserDomains"),
+            (
+                format!(
+                    "agentUserDomains: [idp.example.com]\nuserIssuers:\n{}",
+                    user("https://IdP.example.com:8443/x", "c:")
+                ),
+                "is served by the user issuer",
+            ),
+            (
+                format!(
+                    "agentUserDomains: [a.example, b.example]\nuserIssuers:\n{}  domains: [b.example]\n",
+                    user("https://idp.example.com", "c:")
+                ),
+                "\"b.example\" is served by",
+            ),
+            (
+                format!("userIssuers:\n{}  domains: [B.example]\n", user("https://idp.example.com", "c:")),
+                "userIssuers[].domains",
+            ),
             ("serving: {rateLimits: {perAgent: {perSecond: 0, burst: 1}}}\n".to_owned(), "rateLimits"),
             ("serving: {certificates: {authority: 1h, serving: 1h}}\n".to_owned(), "certificates"),
             ("statusLists: {ttl: 10m}\n".to_owned(), "statusLists"),

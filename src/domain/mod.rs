@@ -1,6 +1,7 @@
 //! What exists, what is allowed, what must change. Pure: no I/O, no clock, no randomness; `now` is an
 //! argument everywhere.
 
+pub mod agent_user;
 pub mod certificates;
 pub mod choose;
 pub mod decide;

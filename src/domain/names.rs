@@ -46,6 +46,17 @@ pub struct Uid(pub u128);
 #[error("{0:?} is not a UID")]
 pub struct UidError(String);
 
+impl Uid {
+    /// A UID that is made of a digest, and always the same for the same one (RFC 9562 §5.8).
+    #[must_use]
+    pub const fn derived(from: super::Digest) -> Self {
+        let mut bytes = from.0;
+        bytes[6] = bytes[6] & 0x0f | 0x80;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
 impl FromStr for Uid {
     type Err = UidError;
 

@@ -26,7 +26,7 @@ fn nth_secret(c: &Cluster, nth: u8) -> Option<Key> {
 
 fn perform(c: &mut Cluster, op: &Op) {
     match *op {
-        Op::Agent { ns, name, bound, secret, label, suspend, life, expires, of } => {
+        Op::Agent { ns, name, bound, secret, label, suspend, life, expires, of, user } => {
             c.namespace(&format!("n{ns}"), &[]);
             let pod = c.bound.get(&("v1/Pod".into(), Key::new(format!("n{ns}"), "o0"))).map(|o| o.meta.uid);
             let bound = match (bound, pod) {
@@ -48,6 +48,14 @@ fn perform(c: &mut Cluster, op: &Op) {
                 3 => "sponsors: [{kind: User, name: ann}]".to_owned(),
                 _ => "sponsors: []".to_owned(),
             };
+            let user = [
+                "",
+                ", user: {username: a@agents.example.com}",
+                ", user: {username: A@Agents.example.com, email: a@b.example}",
+                ", user: {username: b@agents.example.com}",
+                ", user: {username: a@elsewhere.example.com}",
+                ", user: null",
+            ][usize::from(user)];
             let of = ["", ", blueprint: b0", ", blueprint: b1", ""][usize::from(of)];
             // One that is in the way of what blueprints make.
             let name = if name == 3 { "o0".to_owned() } else { format!("a{name}") };
@@ -58,7 +66,7 @@ fn perform(c: &mut Cluster, op: &Op) {
             }
             c.apply(&format!(
                 "{{kind: AgentIdentity, metadata: {{name: {name}, namespace: n{ns}, labels: {{l: \"{label}\"}}}}, \
-                 spec: {{{bound}, {secret}, suspend: {suspend}, tokenLifetime: {life}, {expires}{of}}}}}"
+                 spec: {{{bound}, {secret}, suspend: {suspend}, tokenLifetime: {life}, {expires}{of}{user}}}}}"
             ));
         }
         Op::Grant { ns, name, agents, resource, rights, times, file } => {
@@ -70,14 +78,17 @@ fn perform(c: &mut Cluster, op: &Op) {
                 "{names: [a0, a1, a2, a9]}",
             ][usize::from(agents)];
             let rights = [
-                "{}",
-                "{roles: [r0]}",
-                "{roles: [r0, r1]}",
-                "{scopes: [s0]}",
-                "{roles: [r1, r9]}",
-                "{roles: [r9]}",
-                "{roles: [r0], scopes: [s0, s1]}",
-                "{scopes: [s9], roles: [r1]}",
+                "application: {}",
+                "application: {roles: [r0]}",
+                "application: {roles: [r0, r1]}",
+                "application: {scopes: [s0]}",
+                "application: {roles: [r1, r9]}",
+                "application: {roles: [r9]}",
+                "application: {roles: [r0], scopes: [s0, s1]}",
+                "application: {scopes: [s9], roles: [r1]}",
+                "agentUser: {}",
+                "agentUser: {scopes: [s0]}",
+                "agentUser: {scopes: [s0, s1, s9]}",
             ][usize::from(rights)];
             let times = match times {
                 0 => format!("expiresAt: {}", after(c, 800)),
@@ -87,7 +98,7 @@ fn perform(c: &mut Cluster, op: &Op) {
             let file = ["", ", secretKey: x.jwt", ", secretKey: y.jwt"][usize::from(file)];
             c.apply(&format!(
                 "{{kind: AgentGrant, metadata: {{name: g{name}, namespace: n{ns}}}, \
-                 spec: {{agents: {agents}, resource: r{resource}, application: {rights}, {times}{file}}}}}"
+                 spec: {{agents: {agents}, resource: r{resource}, {rights}, {times}{file}}}}}"
             ));
         }
         Op::Resource { name, audience, offer, allow, life } => {
@@ -104,6 +115,8 @@ fn perform(c: &mut Cluster, op: &Op) {
                 "[]",
                 "[{namespaceSelector: {}, roles: [r1]}, {namespaceSelector: {}, roles: [r0], scopes: []}]",
                 "[{namespaceSelector: {}, roles: [r0, r1]}]",
+                "[{namespaceSelector: {}, modes: [Application, AgentUser]}]",
+                "[{namespaceSelector: {}, roles: [r0]}, {namespaceSelector: {matchLabels: {team: a}}, modes: [AgentUser]}]",
             ][usize::from(allow)];
             let life = ["5m", "15m", "24h"][usize::from(life)];
             c.apply(&format!(
@@ -254,6 +267,10 @@ fn check_known(c: &mut Cluster) {
             let scopes = token.entitlement.scopes.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
             assert_eq!((&roles, &scopes), (&held.roles, &held.scopes), "{key}");
             assert!(held.until.is_none_or(|u| token.exp <= u), "{key}");
+            let name = agent.spec.user.as_ref().map(|u| u.username.as_str());
+            let spoken = token.entitlement.username.as_deref();
+            let as_user = token.entitlement.mode == crate::api::Mode::AgentUser;
+            assert_eq!(spoken, name.filter(|_| as_user), "{key}: {token:?}");
             assert!(!signing || token.exp > c.now, "{key}: {token:?} is dead");
         }
         let mut files: BTreeSet<_> = wanted.keys().map(String::as_str).collect();
@@ -289,7 +306,9 @@ fn check_known(c: &mut Cluster) {
 }
 
 fn run(ops: &[Op]) {
-    let mut c = Cluster::new();
+    let mut config = crate::api::Configuration::new("https://agentid.example.com", "example.com");
+    config.agent_user_domains = vec!["agents.example.com".to_owned()];
+    let mut c = Cluster::configured(config);
     for op in ops {
         let unknown = Source::CORE.iter().any(|s| *s != Source::Trust && !c.world.is_fresh(s, c.now));
         let before = secrets(&c);

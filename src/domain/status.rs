@@ -6,11 +6,12 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::agent_user::agent_user_id;
 use super::plan::Credential;
 use super::seen::status_digest;
 use super::statuslist::{Indexes, Recorded};
 use super::{
-    Blueprint, Decision, Grant, GrantDecision, Objection, Policy, Resource, SeenStatus, World, decide,
+    Agent, Blueprint, Decision, Grant, GrantDecision, Objection, Policy, Resource, SeenStatus, World, decide,
 };
 use crate::api::{
     AgentBlueprintStatus, AgentGrantStatus, AgentIdentityStatus, AgentPolicyStatus, AgentResourceStatus,
@@ -169,6 +170,7 @@ pub fn agent_status(
     let held =
         if withheld.is_some() { 0 } else { decision.grants.iter().filter(|g| g.held.is_some()).count() };
     let mut said = vec![ready, grants_held(decision, withheld.map(|r| r.reason), unknown, held)];
+    said.extend(user_accepted(world, agent, unknown));
     said.extend(compliant(&decision.audited));
     let (conditions, transitions) = conditions(said, &agent.status, agent.generation, now);
     let exact = agent.bound.as_ref().is_some_and(super::Bound::is_exact);
@@ -230,6 +232,22 @@ fn grants_held(decision: &Decision, withheld: Option<Reason>, unknown: bool, hel
         _ => (Some(true), Reason::Issued, format!("{held} of {all} grants are held")),
     };
     Said { kind: "GrantsHeld", status, reason, message }
+}
+
+/// Said only of an agent that has a user.
+fn user_accepted(world: &World, agent: &Agent, unknown: bool) -> Option<Said> {
+    let username = agent.username.as_ref()?;
+    let refusal = decide::user_refusal(world, agent);
+    let (status, reason, message) = match refusal {
+        _ if unknown => (None, Reason::Unknown, "see Ready".to_owned()),
+        Some(refusal) => (Some(false), refusal.reason, refusal.message),
+        None => (
+            Some(true),
+            Reason::Issued,
+            format!("{username} is the agent's user, {}", agent_user_id(agent.meta.uid, username)),
+        ),
+    };
+    Some(Said { kind: "UserAccepted", status, reason, message })
 }
 
 /// Said only where a policy in Audit would take something.

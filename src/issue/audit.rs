@@ -76,10 +76,11 @@ pub struct AuditLine {
     /// The service account that asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account: Option<String>,
-    /// In whose name: the user (issuer's prefix and subject) or, on a laptop, the human that ran the agent.
+    /// In whose name: the user (issuer's prefix and subject), the agent's own user (its name) or, on a laptop, the human
+    /// that ran the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_behalf_of: Option<String>,
-    /// `autonomous`, `delegated`, or `identity`.
+    /// `autonomous`, `delegated`, `agent_user`, or `identity`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// The AgentResource.
@@ -156,6 +157,9 @@ impl AuditLine {
         self.audience = Some(entitlement.audience.to_string());
         self.roles = texts(&entitlement.roles);
         self.scopes = texts(&entitlement.scopes);
+        if let Some(username) = &entitlement.username {
+            self.on_behalf_of = Some(username.to_string());
+        }
     }
 
     /// The line, with its end.

@@ -1,16 +1,21 @@
 //! The claims of the token kinds (RFC 9068 §2.2; JWT-SVID §3; RFC 8693 §4; Token Status List §6).
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Issuer;
 use super::demand::{Actor, Chain, UserSubject};
 use crate::api::{Mode, SubjectForm};
+use crate::domain::agent_user::agent_user_id;
 use crate::domain::status::agent_id;
 use crate::domain::{Entitlement, Key, StatusRef, Uid};
 
 /// The profile of a subject or client that is an AI agent (draft-mora-oauth-entity-profiles).
 const AI_AGENT: &str = "ai_agent";
+/// The profile of an agent's user: `user` alone would hide the agent from who reads the subject alone.
+const AGENT_USER: &str = "user ai_agent";
 
 /// Whom a token is about.
 pub(super) struct About<'a> {
@@ -27,7 +32,7 @@ pub(super) struct About<'a> {
 /// The private claim `agentid.dev`: for people, audit and agentid itself, never to be parsed for authorization.
 #[derive(Debug, Serialize)]
 pub struct AgentClaim<'a> {
-    /// `autonomous`: the agent's own rights; `delegated`: a user's.
+    /// `autonomous`: the agent's own rights; `delegated`: a user's; `agent_user`: its own user's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<&'static str>,
     /// The agent's namespace.
@@ -70,7 +75,7 @@ impl StatusListRef {
 #[derive(Debug, Serialize)]
 struct Act<'a> {
     iss: &'a str,
-    sub: &'a str,
+    sub: Cow<'a, str>,
     sub_profile: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     act: Option<Box<Self>>,
@@ -82,7 +87,7 @@ impl<'a> Act<'a> {
         let (first, before) = actors.split_first()?;
         Some(Box::new(Act {
             iss: &first.issuer,
-            sub: &first.subject,
+            sub: Cow::Borrowed(&first.subject),
             sub_profile: AI_AGENT,
             act: Self::of(before),
         }))
@@ -105,6 +110,8 @@ pub struct AccessClaims<'a> {
     sub: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     sub_id: Option<SubjectId<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preferred_username: Option<&'a str>,
     aud: &'a str,
     client_id: String,
     iat: i64,
@@ -131,13 +138,34 @@ pub struct AccessClaims<'a> {
 }
 
 impl<'a> AccessClaims<'a> {
+    /// With nobody's token: in the agent's own right, or as its user where the entitlement says so.
+    pub(super) fn new(issuer: &'a Issuer, about: &About<'a>, entitlement: &'a Entitlement) -> Self {
+        let own = Self::own(issuer, about, entitlement);
+        let Some(username) = &entitlement.username else { return own };
+        let agent = Act {
+            iss: &issuer.issuer,
+            sub: Cow::Owned(own.client_id.clone()),
+            sub_profile: AI_AGENT,
+            act: None,
+        };
+        Self {
+            sub: agent_user_id(about.uid, username),
+            preferred_username: Some(username),
+            sub_profile: AGENT_USER,
+            act: Some(Box::new(agent)),
+            agent: agent_claim(about, Some(Mode::AgentUser.as_str()), Vec::new()),
+            ..own
+        }
+    }
+
     /// In the agent's own right.
-    pub(super) fn own(issuer: &'a Issuer, about: &About<'a>, entitlement: &'a Entitlement) -> Self {
+    fn own(issuer: &'a Issuer, about: &About<'a>, entitlement: &'a Entitlement) -> Self {
         let id = agent_id(&issuer.trust_domain, about.uid);
         Self {
             iss: &issuer.issuer,
             sub: id.clone(),
             sub_id: None,
+            preferred_username: None,
             aud: &entitlement.audience,
             client_id: id,
             iat: about.now.as_second(),
@@ -156,7 +184,7 @@ impl<'a> AccessClaims<'a> {
         }
     }
 
-    /// In somebody else's name: of a user, or of an agent that called this one.
+    /// In somebody else's name: of a user, or of an agent (or its user) that called this one.
     pub(super) fn delegated(
         issuer: &'a Issuer,
         about: &About<'a>,
@@ -165,11 +193,17 @@ impl<'a> AccessClaims<'a> {
     ) -> Self {
         let own = Self::own(issuer, about, entitlement);
         let parents = chain.parents.iter().map(|at| StatusListRef::new(issuer, *at)).collect();
-        let UserSubject { principal, issuer: iss, subject, is_agent, auth_time, acr, amr } = &chain.subject;
+        let UserSubject { principal, issuer: iss, subject, is_agent, username, auth_time, acr, amr } =
+            &chain.subject;
         Self {
             sub: principal.clone(),
             sub_id: (!is_agent).then_some(SubjectId { format: "iss_sub", iss, sub: subject }),
-            sub_profile: if *is_agent { AI_AGENT } else { "user" },
+            preferred_username: username.as_deref(),
+            sub_profile: match (is_agent, username) {
+                (false, _) => "user",
+                (true, None) => AI_AGENT,
+                (true, Some(_)) => AGENT_USER,
+            },
             act: Act::of(&chain.actors),
             auth_time: *auth_time,
             acr: acr.as_deref(),

@@ -21,8 +21,10 @@ pub struct UserSubject {
     pub issuer: String,
     /// The `sub` of that token.
     pub subject: String,
-    /// An agent began the chain, not a user.
+    /// An agent began the chain, by itself or as its user, not somebody's token.
     pub is_agent: bool,
+    /// The name of the agent user that began the chain.
+    pub username: Option<String>,
     /// `auth_time` of the user's token.
     pub auth_time: Option<i64>,
     /// `acr` of the user's token.
@@ -123,7 +125,7 @@ impl Issuer {
                 signer.sign("JWT", &IdentityClaims::new(self, &about, entitlement))
             }
             (TokenProfile::Access, None) => {
-                signer.sign("at+jwt", &AccessClaims::own(self, &about, entitlement))
+                signer.sign("at+jwt", &AccessClaims::new(self, &about, entitlement))
             }
             (TokenProfile::Access, Some(chain)) => {
                 signer.sign("at+jwt", &AccessClaims::delegated(self, &about, entitlement, chain))

@@ -38,6 +38,8 @@ struct File<'a> {
     resource: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     grant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<&'a str>,
     roles: Vec<&'a str>,
     scopes: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,6 +84,7 @@ pub(super) fn document(issuer: &Issuer, issue: &Issue, filed: &[Filed<'_>]) -> S
                 algorithm: f.spec.entitlement.algorithm,
                 resource: f.spec.resource.as_deref(),
                 grant: f.spec.grant.as_deref(),
+                username: f.spec.entitlement.username.as_deref(),
                 roles: f.spec.entitlement.roles.iter().map(|r| &**r).collect(),
                 scopes: f.spec.entitlement.scopes.iter().map(|s| &**s).collect(),
                 issued_at: (f.issued_at != Timestamp::UNIX_EPOCH).then_some(f.issued_at),

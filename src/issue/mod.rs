@@ -201,7 +201,7 @@ impl Issuer {
         signer: &SigningKey,
     ) -> Result<String, crate::crypto::SignError> {
         match entitlement.profile {
-            TokenProfile::Access => signer.sign("at+jwt", &AccessClaims::own(self, about, entitlement)),
+            TokenProfile::Access => signer.sign("at+jwt", &AccessClaims::new(self, about, entitlement)),
             TokenProfile::Identity => signer.sign("JWT", &IdentityClaims::new(self, about, entitlement)),
         }
     }

@@ -51,6 +51,7 @@ fn entitlement(audience: &str) -> Entitlement {
     Entitlement {
         mode: Mode::Application,
         users: None,
+        username: None,
         audience: audience.into(),
         profile: TokenProfile::Access,
         subject: SubjectForm::Id,
@@ -127,6 +128,52 @@ fn an_access_token_says_what_its_profile_demands_and_no_more() {
                             "uid": "7f3d9a2e-0001-4abc-8def-0123456789ab"},
         })
     );
+}
+
+#[test]
+fn a_token_of_an_agent_user_names_user_and_agent_and_claims_no_human_proof() {
+    let username = "triage@agents.example.com";
+    let e = Entitlement {
+        mode: Mode::AgentUser,
+        username: Some(username.into()),
+        roles: Vec::new(),
+        scopes: vec!["mail.read".into()],
+        ..entitlement("https://mail.example.com")
+    };
+    let lines = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let kept = lines.clone();
+    let issuer = Issuer { audit: Audit::to(move |line| kept.lock().unwrap().push(line)), ..issuer() };
+    let contents = issuer.mint(&issue(vec![spec("mail.jwt", e)]), keys(), now()).unwrap();
+    let expect = Expect {
+        issuer: "https://agents.example.com",
+        audience: "https://mail.example.com",
+        typ: Typ::Access,
+        leeway: 0,
+        now: NOW,
+    };
+    let verified = verify(&contents.data["mail.jwt"], &jwks(), &expect).unwrap();
+    let mut claims = serde_json::to_value(&verified.claims).unwrap();
+    let uid = "7f3d9a2e-0001-4abc-8def-0123456789ab";
+    let id = format!("spiffe://agents.example.com/agent/{uid}");
+    let sub = crate::domain::agent_user::agent_user_id(uid.parse().unwrap(), username);
+    claims.as_object_mut().unwrap().remove("jti").unwrap();
+    assert_eq!(
+        claims,
+        serde_json::json!({
+            "iss": "https://agents.example.com", "sub": sub, "preferred_username": username,
+            "aud": "https://mail.example.com", "client_id": id, "iat": NOW, "exp": NOW + 3600, "scope": "mail.read",
+            "sub_profile": "user ai_agent", "client_profile": "ai_agent",
+            "act": {"iss": "https://agents.example.com", "sub": id, "sub_profile": "ai_agent"},
+            "status": {"status_list": {
+                "idx": 3, "uri": "https://agents.example.com/statuslists/00000000000000000000000000000007",
+            }},
+            "agentid.dev": {"mode": "agent_user", "namespace": "support", "name": "triage", "uid": uid},
+        })
+    );
+    let line = lines.lock().unwrap().remove(0);
+    assert_eq!((line.mode.as_deref(), line.on_behalf_of.as_deref()), (Some("agent_user"), Some(username)));
+    let document: serde_json::Value = serde_json::from_str(&contents.data[DOCUMENT_KEY]).unwrap();
+    assert_eq!(document["files"][0]["username"], username);
 }
 
 #[test]

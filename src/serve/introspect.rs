@@ -34,6 +34,7 @@ const TOLD: &[&str] = &[
     "roles",
     "act",
     "sub_id",
+    "preferred_username",
     "sub_profile",
     "client_profile",
     "agentid.dev",
@@ -104,7 +105,8 @@ fn active(token: Ours, agent: &Agent) -> Map<String, Value> {
     let mut answer = inactive();
     answer.insert("active".to_owned(), Value::Bool(true));
     answer.insert("token_type".to_owned(), json!(if token.presented.is_access { "Bearer" } else { "N_A" }));
-    answer.insert("username".to_owned(), json!(agent.meta.key.to_string()));
+    let username = token.presented.username.unwrap_or_else(|| agent.meta.key.to_string());
+    answer.insert("username".to_owned(), json!(username));
     let mut claims = token.claims;
     for name in TOLD {
         if let Some(value) = claims.remove(*name) {

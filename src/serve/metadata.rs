@@ -71,6 +71,7 @@ pub fn discovery_document(config: &Configuration, scopes: Option<&BTreeSet<&str>
             "client_credentials",
             "urn:ietf:params:oauth:grant-type:jwt-bearer",
             "urn:ietf:params:oauth:grant-type:token-exchange",
+            super::token::AGENT_USER,
         ],
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],

@@ -66,6 +66,7 @@ impl Metrics {
     pub(super) fn issued(&self, mode: &str) {
         let mode = match mode {
             "delegated" => "delegated",
+            "agent_user" => "agent_user",
             "identity" => "identity",
             _ => "autonomous",
         };

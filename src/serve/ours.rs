@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::state::Ring;
-use crate::api::Configuration;
+use crate::api::{Configuration, Mode};
 use crate::crypto::{ExpectAny, Typ, Verified, VerifyError, inspect, verify_any_audience};
+use crate::domain::agent_user::AGENT_USER_PREFIX;
 use crate::domain::presented::Presented;
 use crate::domain::{StatusRef, Uid};
 use crate::issue::{Actor, UserSubject};
@@ -75,6 +76,11 @@ fn read(config: &Configuration, verified: &Verified, claims: Map<String, Value>,
         issuer: sub_id.map_or(config.issuer.as_str(), |s| text(s, "iss")).to_owned(),
         subject: sub_id.map_or(sub, |s| text(s, "sub")).to_owned(),
         is_agent: sub_id.is_none(),
+        username: claims
+            .get("preferred_username")
+            .filter(|_| sub.starts_with(AGENT_USER_PREFIX))
+            .and_then(Value::as_str)
+            .map(str::to_owned),
         auth_time: claims.get("auth_time").and_then(Value::as_i64),
         acr: claims.get("acr").and_then(Value::as_str).map(str::to_owned),
         amr: claims
@@ -82,7 +88,9 @@ fn read(config: &Configuration, verified: &Verified, claims: Map<String, Value>,
             .and_then(Value::as_array)
             .map(|all| all.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
     };
-    let delegated = !actors.is_empty();
+    // As its own user an agent acts as well, but nobody handed it a token.
+    let as_user = own_text("mode") == Some(Mode::AgentUser.as_str());
+    let delegated = !actors.is_empty() && !as_user;
     // Every agent that is named must stand: the actors behind the first, and an agent that began the chain.
     let mut others: Vec<_> = actors.iter().skip(1).filter_map(|a| agent_of(&a.subject)).collect();
     if delegated && subject.is_agent {
@@ -101,6 +109,7 @@ fn read(config: &Configuration, verified: &Verified, claims: Map<String, Value>,
             .unwrap_or_default(),
         scopes: text(&claims, "scope").split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
         user: delegated.then(|| (subject.issuer.clone(), subject.subject.clone())),
+        username: subject.username.clone().filter(|_| as_user),
         actors: others,
         status: claims.get("status").and_then(|s| s.get("status_list")).and_then(list_ref),
         parents: own

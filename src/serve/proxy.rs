@@ -16,12 +16,13 @@ use crate::domain::presented::stands;
 use crate::net::listen::{Request, Response, empty, text};
 
 /// The headers of a verified request.
-pub const AGENT_HEADERS: [&str; 11] = [
+pub const AGENT_HEADERS: [&str; 12] = [
     "x-agent-id",
     "x-agent-namespace",
     "x-agent-name",
     "x-agent-blueprint",
     "x-agent-subject",
+    "x-agent-username",
     "x-agent-issuer",
     "x-agent-mode",
     "x-agent-actor",
@@ -138,7 +139,7 @@ fn respond(state: &State, verdict: Verdict, audience: &str) -> Response {
     }
 }
 
-fn values(token: &Ours, [id, namespace, name]: [String; 3], issuer: &str) -> [String; 11] {
+fn values(token: &Ours, [id, namespace, name]: [String; 3], issuer: &str) -> [String; 12] {
     let claim =
         |name: &str| token.claims.get(name).and_then(Value::as_str).map(str::to_owned).unwrap_or_default();
     let own = |name: &str| {
@@ -151,6 +152,7 @@ fn values(token: &Ours, [id, namespace, name]: [String; 3], issuer: &str) -> [St
         name,
         own("blueprint"),
         claim("sub"),
+        claim("preferred_username"),
         issuer.to_owned(),
         own("mode"),
         token.actors.first().map(|a| a.subject.clone()).unwrap_or_default(),

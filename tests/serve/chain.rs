@@ -20,7 +20,7 @@ metadata: {name: $NS-b}
 spec:
   audience: https://$NS.b.example.com
   scopes: [{name: tickets.read}, {name: tickets.write}]
-  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}, modes: [Application, Delegation]}]
+  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}, modes: [Application, Delegation, AgentUser]}]
   agent: {namespace: $NS, name: b}
 ---
 apiVersion: agentid.dev/v1alpha1

@@ -7,7 +7,7 @@ use crate::common::eventually;
 use crate::kit::*;
 
 /// Where a token stands in its list, as a verifier that fetches the list now sees it.
-async fn status_of(t: &Test, token: &str, list: Option<&str>) -> Option<u8> {
+pub async fn status_of(t: &Test, token: &str, list: Option<&str>) -> Option<u8> {
     let entry = claims(token)["status"]["status_list"].clone();
     let (uri, index) = (entry["uri"].as_str().unwrap(), entry["idx"].as_u64().unwrap());
     let path = uri.strip_prefix(&t.stage.town.issuer).unwrap();

@@ -20,6 +20,7 @@ pub const SOON: Duration = Duration::from_secs(20);
 pub const JWT_BEARER_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 pub const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+pub const AGENT_USER: &str = "https://agentid.dev/grant-type/agent-user";
 pub const ACCESS: &str = "urn:ietf:params:oauth:token-type:access_token";
 pub const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 pub const AUD: &str = "https://$NS.tickets.example.com";
@@ -46,7 +47,7 @@ pub async fn stage() -> &'static Stage {
                 tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             let idp = keep.spawn(Idp::start()).await.unwrap();
             let more = format!(
-                "statusLists: {{ttl: 2s, lifetime: 1m}}\nuserIssuers:\n{}",
+                "statusLists: {{ttl: 2s, lifetime: 1m}}\nagentUserDomains: [agents.example.com]\nuserIssuers:\n{}",
                 idp.entry("corp:", FOR_BLUEPRINT)
             );
             let town = Town::new("agentid-serve", &more);
@@ -95,7 +96,7 @@ spec:
   audience: https://$NS.tickets.example.com
   roles: [{name: triager}]
   scopes: [{name: tickets.read}, {name: tickets.write}]
-  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}, modes: [Application, Delegation]}]
+  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}, modes: [Application, Delegation, AgentUser]}]
   introspectors: [{namespace: $NS, serviceAccountName: asker}]
 ";
 pub const GRANT: &str = "

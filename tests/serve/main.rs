@@ -1,6 +1,7 @@
 //! The token service on a real API server, beside a real operator: tokens, checks, revocation, bad input.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod agent_user;
 mod bad_connections;
 mod bad_form;
 mod bad_kit;

@@ -106,8 +106,7 @@ pub(super) fn compare(seen: Whole, policies: &[AgentPolicy], assumed: bool, now:
             .map(|s| format!("{} {} can't be read and is left out: {}", s.source, s.key, s.problem)),
     );
     if assumed {
-        let word =
-            "without --config the operator's default limits and bound kinds are assumed, and no user issuers";
+        let word = "without --config the operator's default limits and bound kinds are assumed, and no user issuers or agentUserDomains";
         notes.push(word.to_owned());
     }
     if tested.iter().any(|p| p.enforcement == Enforcement::Audit) {

@@ -12,6 +12,7 @@ use super::super::server::{Server, ServerError, borrowed, read_token};
 use super::super::why::Output;
 use super::{TokenError, pretty, print};
 
+const AGENT_USER: &str = "https://agentid.dev/grant-type/agent-user";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// Get a token for a resource.
@@ -37,6 +38,9 @@ pub(super) struct GetArgs {
     /// An identity token, for a resource that takes those
     #[arg(long, conflicts_with = "user_token_file")]
     identity: bool,
+    /// A token of the agent's own user (spec.user of the AgentIdentity)
+    #[arg(long, conflicts_with_all = ["identity", "user_token_file"])]
+    agent_user: bool,
     /// On a laptop: the agent to run
     #[arg(long = "as", value_name = "NAMESPACE/AGENT", requires = "user_token_file")]
     run_as: Option<String>,
@@ -82,7 +86,8 @@ impl GetArgs {
             }
             _ => {
                 let mut form = self.server.identification()?;
-                form.push(("grant_type", "client_credentials".to_owned()));
+                let grant_type = if self.agent_user { AGENT_USER } else { "client_credentials" };
+                form.push(("grant_type", grant_type.to_owned()));
                 form
             }
         };

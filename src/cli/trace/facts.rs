@@ -237,6 +237,7 @@ impl<'a> Token<'a> {
         let named = self.mint.grant.as_deref().and_then(|g| world.grant(&self.key.sibling(g)));
         let named = named.filter(|grant| !self.is_later(grant));
         let delegated = self.mint.mode.as_deref() == Some(Mode::Delegation.as_str());
+        let as_user = self.mint.mode.as_deref() == Some(Mode::AgentUser.as_str());
         let audience = match &self.mint.grant {
             Some(_) => self.mint.audience.clone().unwrap_or_default(),
             // The identity token of the Secret is for the issuer, whom this look may not know.
@@ -255,6 +256,7 @@ impl<'a> Token<'a> {
             roles: self.mint.roles.clone(),
             scopes: self.mint.scopes.clone(),
             user: delegated.then(|| self.user(named.and_then(|g| g.users.as_ref()))),
+            username: self.mint.on_behalf_of.clone().filter(|_| as_user),
             actors: Vec::new(),
             status: self.at,
             parents: Vec::new(),

@@ -249,6 +249,38 @@ fn a_token_in_a_users_name_is_told_by_its_user() {
 }
 
 #[test]
+fn a_token_of_an_agents_user_is_told_by_its_name() {
+    let mut config = crate::api::Configuration::new("https://agentid.example.com", "example.com");
+    config.agent_user_domains = vec!["b.example".to_owned()];
+    for (username, stands) in [("a@b.example", Stands::Accepted), ("c@b.example", Stands::Refused)] {
+        let mut c = Cluster::configured(config.clone());
+        c.namespace("ns", &[("team", "a")]);
+        c.apply(
+            "{kind: AgentResource, metadata: {name: mail}, spec: {audience: 'https://mail.example.com', scopes: [{name: \
+             m.read}], allow: [{namespaceSelector: {}, modes: [AgentUser]}]}}",
+        );
+        c.apply(
+            "{kind: AgentGrant, metadata: {name: mail, namespace: ns}, spec: {agents: {names: [a]}, resource: mail, \
+             agentUser: {scopes: [m.read]}}}",
+        );
+        c.apply(&RESUMED.replace("spec: {", "spec: {user: {username: a@b.example}, "));
+        c.settle();
+        let line = mint(&mut c);
+        let line = AuditLine {
+            mode: Some("agent_user".into()),
+            on_behalf_of: Some(username.into()),
+            grant: Some("mail".into()),
+            audience: Some("https://mail.example.com".into()),
+            roles: Vec::new(),
+            scopes: vec!["m.read".into()],
+            ..line
+        };
+        let now = looked(&mut c, &line, there());
+        assert_eq!(now.stands, stands, "{now:?}");
+    }
+}
+
+#[test]
 fn everything_that_the_record_says_is_printed() {
     let mut c = settled();
     let mut line = mint(&mut c);

@@ -64,10 +64,11 @@ impl Live {
     }
 
     fn asked(&self) -> (&[String], &[String]) {
-        match (&self.spec.application, &self.spec.delegation) {
-            (Some(a), _) => (&a.roles, &a.scopes),
-            (None, Some(d)) => (&[], &d.scopes),
-            (None, None) => (&[], &[]),
+        match (&self.spec.application, &self.spec.delegation, &self.spec.agent_user) {
+            (Some(a), _, _) => (&a.roles, &a.scopes),
+            (None, Some(d), _) => (&[], &d.scopes),
+            (None, None, Some(u)) => (&[], &u.scopes),
+            (None, None, None) => (&[], &[]),
         }
     }
 
@@ -90,6 +91,7 @@ impl Live {
             ("/application/roles", &used.roles),
             ("/application/scopes", &used.scopes),
             ("/delegation/scopes", &used.scopes),
+            ("/agentUser/scopes", &used.scopes),
         ] {
             if let Some(list) = spec.pointer_mut(at).and_then(Value::as_array_mut) {
                 list.retain(|name| name.as_str().is_none_or(|n| kept.contains(n)));

@@ -73,11 +73,13 @@ fn each_grant_is_judged_by_what_can_be_told() {
     let mut many = full.clone();
     many["agents"] = json!({"names": ["a", "b"]});
     type Row<'a> = (&'a str, &'a Value, Verdict, &'a [&'a str], &'a [&'a str]);
-    let rows: [Row<'_>; 9] = [
+    let own_user = json!({"agentUser": {"scopes": ["x", "y"]}});
+    let rows: [Row<'_>; 10] = [
         ("full", &full, Verdict::Used, &[], &[]),
         ("full", &many, Verdict::Used, &[], &[]),
         ("part", &more, Verdict::Narrower, &["q"], &["z"]),
         ("user", &users, Verdict::Narrower, &[], &["y"]),
+        ("user", &own_user, Verdict::Narrower, &[], &["y"]),
         ("before", &full, Verdict::Unused, &[], &[]),
         ("par", &full, Verdict::Unused, &[], &[]),
         ("secret", &secret, Verdict::Delivered, &[], &[]),
@@ -90,6 +92,9 @@ fn each_grant_is_judged_by_what_can_be_told() {
         assert_eq!((judged.verdict, &*judged.roles, &*judged.scopes), (verdict, roles, scopes), "{name}");
         assert_eq!(judged.narrowed.is_some(), verdict == Verdict::Narrower, "{name}");
     }
+    let own_user = live(grant("user", &own_user));
+    let narrowed = judge(&own_user, &usage, at(10)).narrowed.unwrap();
+    assert_eq!(narrowed["spec"]["agentUser"], json!({"scopes": ["x"]}));
     let many = live(grant("full", &many));
     assert_eq!(judge(&many, &usage, at(10)).agents, ["b"]);
 }

@@ -53,6 +53,9 @@ impl Report {
                     e.not_after.map(|t| format!(", none beyond {}", instant(t, now))).unwrap_or_default();
                 let lifetime = format_seconds(u64::from(e.lifetime_seconds));
                 line(out, "token", &format!("{:?}, {:?}, lives {lifetime}{end}", e.profile, e.algorithm))?;
+                if let Some(username) = &e.username {
+                    line(out, "user", username)?;
+                }
                 line(out, "roles", &names(&e.roles))?;
                 line(out, "scopes", &names(&e.scopes))?;
                 line(out, "file", e.file.as_deref().unwrap_or("none: not delivered in the Secret"))?;

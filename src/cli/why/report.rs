@@ -86,6 +86,9 @@ pub(super) struct GrantReport {
 pub(super) struct EntitlementReport {
     pub(super) audience: String,
     pub(super) profile: TokenProfile,
+    /// The agent user that it speaks as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) username: Option<String>,
     pub(super) algorithm: SigningAlgorithm,
     pub(super) roles: Vec<String>,
     pub(super) scopes: Vec<String>,
@@ -243,6 +246,7 @@ fn grant(g: &GrantDecision, standing: &Standing, agent: Option<&Blame>) -> Grant
         entitlement: g.held.as_ref().map(|e| EntitlementReport {
             audience: e.audience.to_string(),
             profile: e.profile,
+            username: e.username.as_ref().map(ToString::to_string),
             algorithm: e.algorithm,
             roles: texts(&e.roles),
             scopes: texts(&e.scopes),
@@ -335,7 +339,7 @@ fn notes(seen: &Snapshot, decision: &Decision, report: &Report, assumed: bool) -
         let issuer =
             report.issuer.as_deref().unwrap_or("unknown: there is no ConfigMap agentid-trust to read");
         notes.push(format!(
-            "without --config the operator's default limits and bound kinds are assumed (issuer: {issuer})"
+            "without --config the operator's default limits, bound kinds and agentUserDomains are assumed (issuer: {issuer})"
         ));
     }
     notes

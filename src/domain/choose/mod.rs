@@ -19,6 +19,8 @@ pub struct Ask<'a> {
     pub grant: Option<&'a str>,
     /// In whose name: issuer and subject of the token that was handed over first.
     pub user: Option<(&'a str, &'a str)>,
+    /// As the agent's own user.
+    pub as_agent_user: bool,
     /// The scopes of the token that was handed over; `None` where they are another vocabulary.
     pub ceiling: Option<Vec<&'a str>>,
 }
@@ -56,7 +58,11 @@ pub struct Chosen {
 /// # Errors
 /// [`Denied`].
 pub fn choose(world: &World, agent: &Agent, decision: &Decision, ask: &Ask<'_>) -> Result<Chosen, Denied> {
-    let mode = if ask.user.is_some() { Mode::Delegation } else { Mode::Application };
+    let mode = match ask.user {
+        Some(_) => Mode::Delegation,
+        None if ask.as_agent_user => Mode::AgentUser,
+        None => Mode::Application,
+    };
     let named: Vec<_> = decision
         .grants
         .iter()
@@ -115,10 +121,7 @@ fn nothing_held(ask: &Ask<'_>, mode: Mode, refused: &[&GrantDecision]) -> Refusa
         (Some(_), None) => "a grant on this resource".to_owned(),
         (None, None) => "any grant".to_owned(),
     };
-    let form = match mode {
-        Mode::Application => "application",
-        Mode::Delegation => "delegation",
-    };
+    let form = mode.form();
     Refusal::new(
         Reason::ResourceNotFound,
         format!("the agent does not hold {what} in the form {form}, or there is no such resource"),

@@ -10,12 +10,15 @@ fn cluster() -> Cluster {
     let mut config = crate::api::Configuration::new("https://agentid.example.com", "example.com");
     config.user_issuers =
         serde_yaml::from_str("[{issuer: {url: https://idp.example}, subjectPrefix: 'corp:'}]").unwrap();
+    config.agent_user_domains = vec!["b.example".to_owned()];
     let mut c = Cluster::configured(config);
     c.namespace("ns", &[("team", "a")]);
-    c.apply("{kind: AgentIdentity, metadata: {name: a, namespace: ns}, spec: {}}");
+    c.apply(
+        "{kind: AgentIdentity, metadata: {name: a, namespace: ns}, spec: {user: {username: a@b.example}}}",
+    );
     c.apply(
         &crate::domain::testing::RESOURCE
-            .replace("{team: a}}", "{team: a}}, modes: [Application, Delegation]"),
+            .replace("{team: a}}", "{team: a}}, modes: [Application, Delegation, AgentUser]"),
     );
     c.apply(GRANT);
     c.advance(1);
@@ -29,6 +32,11 @@ fn cluster() -> Cluster {
     c.apply(
         "{kind: AgentGrant, metadata: {name: d, namespace: ns}, spec: {agents: {names: [a]}, resource: res, \
          delegation: {issuer: 'https://idp.example', subjects: [ann], scopes: [x.read, x.write]}}}",
+    );
+    c.advance(1);
+    c.apply(
+        "{kind: AgentGrant, metadata: {name: u, namespace: ns}, spec: {agents: {names: [a]}, resource: res, agentUser: \
+         {scopes: [x.write]}}}",
     );
     c.settle();
     c
@@ -67,6 +75,13 @@ fn the_oldest_grant_that_covers_what_is_asked_serves() {
         (Ask { target: Some("https://other"), ..Ask::default() }, Err("target ResourceNotFound")),
         (Ask { target, user: Some((USER, "ann")), ..Ask::default() }, Ok(("d", "x.read x.write"))),
         (Ask { target, user: Some((USER, "bob")), ..Ask::default() }, Err("subject SubjectNotAllowed")),
+        (Ask { target, as_agent_user: true, ..Ask::default() }, Ok(("u", "x.write"))),
+        (
+            Ask { target, as_agent_user: true, scopes: Some(vec!["x.read"]), ..Ask::default() },
+            Err("scope ScopeNotAllowed"),
+        ),
+        (Ask { as_agent_user: true, grant: Some("g"), ..Ask::default() }, Err("target ResourceNotFound")),
+        (Ask { grant: Some("u"), ..Ask::default() }, Err("target ResourceNotFound")),
         (
             Ask { target, user: Some(("https://x", "ann")), ..Ask::default() },
             Err("subject SubjectNotAllowed"),

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::delivery::{Delivery, Entitled};
 use super::policy::Policies;
+use super::user::user_of;
 use super::{Clock, Entitlement, GrantDecision, Objection, Refusal};
 use crate::api::{Mode, Reason, TokenProfile};
 use crate::domain::{Agent, Grant, Resource, World};
@@ -126,6 +127,7 @@ fn entitle(
     if let Some(refusal) = delegation_refusal(world, grant, resource) {
         return Err(refusal);
     }
+    let username = user_of(world, agent, grant, resource)?;
     let allowance = allowance(world, agent, grant, resource)?;
     let (roles, role_refusal) = narrow(&grant.roles, &resource.roles, &allowance.roles, &ROLES, grant, agent);
     let (scopes, scope_refusal) =
@@ -144,6 +146,7 @@ fn entitle(
         algorithm: resource.algorithm,
         mode: grant.mode,
         users: grant.users.clone(),
+        username,
         roles,
         scopes,
         lifetime: limit.min(*lifetime),
@@ -176,14 +179,6 @@ fn delegation_refusal(world: &World, grant: &Grant, resource: &Resource) -> Opti
             ),
         )
     })
-}
-
-/// The form of a grant, as its field is called.
-const fn form(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Application => "spec.application",
-        Mode::Delegation => "spec.delegation",
-    }
 }
 
 /// Why no token is made for a resource at all.
@@ -268,8 +263,8 @@ fn allowance<'a>(
         return Err(Refusal::new(
             Reason::ModeNotAllowed,
             format!(
-                "{}: AgentResource {} does not allow namespace {namespace} the mode {:?}; ask its owner",
-                form(grant.mode),
+                "spec.{}: AgentResource {} does not allow namespace {namespace} the mode {:?}; ask its owner",
+                grant.mode.form(),
                 grant.resource,
                 grant.mode
             ),
@@ -320,7 +315,7 @@ fn narrow(
 ) -> (Vec<Arc<str>>, Option<Refusal>) {
     let (mut held, mut refusal) = (Vec::new(), None);
     for name in asked {
-        let (field, one) = (format!("{}.{}", form(grant.mode), words.field), words.one);
+        let (field, one) = (format!("spec.{}.{}", grant.mode.form(), words.field), words.one);
         if !offered.contains(name) {
             refusal.get_or_insert_with(|| {
                 Refusal::new(

@@ -8,6 +8,7 @@ mod agent;
 mod delivery;
 mod grant;
 mod policy;
+mod user;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 pub use self::grant::resource_refusal;
 pub use self::policy::Objection;
 use self::policy::Policies;
+pub use self::user::user_refusal;
 use super::{Agent, Digest, Hasher, Holding, Holdings, Key, Uid, Users, World};
 use crate::api::{GrantState, Mode, Reason, SigningAlgorithm, SubjectForm, TokenProfile};
 
@@ -77,6 +79,8 @@ pub struct Entitlement {
     pub mode: Mode,
     /// Of a delegation: whose rights.
     pub users: Option<Users>,
+    /// The name of the agent user that it speaks as.
+    pub username: Option<Arc<str>>,
     /// The roles: asked ∩ offered ∩ allowed.
     pub roles: Vec<Arc<str>>,
     /// The scopes: asked ∩ offered ∩ allowed.
@@ -122,6 +126,9 @@ impl Entitlement {
                 users.subjects.iter().flat_map(|s| s.iter().map(|s| &**s)).collect::<Vec<_>>().into_iter(),
             );
             h.part(&[u8::from(users.subjects.is_some())]);
+        }
+        if let Some(username) = &self.username {
+            h.part(b"agent user").part(username.as_bytes());
         }
     }
 }
@@ -299,3 +306,5 @@ impl Clock {
 mod policy_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod user_tests;

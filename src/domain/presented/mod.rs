@@ -27,6 +27,8 @@ pub struct Presented {
     pub scopes: Vec<String>,
     /// In whose name: issuer and subject.
     pub user: Option<(String, String)>,
+    /// As which agent user: its name.
+    pub username: Option<String>,
     /// The agents in `act` behind the first.
     pub actors: Vec<Uid>,
     /// Its index.
@@ -91,14 +93,19 @@ fn allowed(world: &World, uid: Uid, now: Timestamp) -> Result<(&Agent, Decision)
 }
 
 fn says_no_more(token: &Presented, held: &Entitlement) -> Result<(), Refusal> {
-    let mode = if token.user.is_some() { Mode::Delegation } else { Mode::Application };
+    let mode = match (&token.user, &token.username) {
+        (Some(_), _) => Mode::Delegation,
+        (None, Some(_)) => Mode::AgentUser,
+        (None, None) => Mode::Application,
+    };
     let users = match (&token.user, &held.users) {
         (Some((issuer, subject)), Some(users)) => users.include(issuer, subject),
         (None, None) => true,
         _ => false,
     };
+    let username = token.username.as_deref() == held.username.as_deref();
     let kind = token.is_access == (held.profile == TokenProfile::Access);
-    if *held.audience != *token.audience || held.mode != mode || !users || !kind {
+    if *held.audience != *token.audience || held.mode != mode || !users || !kind || !username {
         return Err(gone(Reason::CredentialRejected, "its grant now says something else"));
     }
     if token.roles.iter().any(|r| held.roles.iter().all(|h| **h != **r)) {

@@ -104,6 +104,7 @@ fn a_resumed_agents_old_tokens_stay_dead() {
         Presented { audience: "https://other".to_owned(), ..new.clone() },
         Presented { is_access: false, ..new.clone() },
         Presented { user: Some(("i".to_owned(), "s".to_owned())), ..new.clone() },
+        Presented { username: Some("a@b.example".to_owned()), ..new.clone() },
         Presented { grant: None, ..new.clone() },
         Presented { agent: None, ..new },
     ] {

@@ -15,6 +15,7 @@ pub(super) enum Op {
         life: u8,
         expires: u8,
         of: u8,
+        user: u8,
     },
     Blueprint {
         name: u8,
@@ -95,21 +96,21 @@ pub(super) enum Op {
 /// Any of them, the frequent more often.
 pub(super) fn op() -> impl Strategy<Value = Op> {
     let (ns, name) = (0..2u8, 0..3u8);
-    let policies = (name.clone(), 0..6u8, 0..12u8, prop::bool::weighted(0.25));
+    let policies = (name.clone(), 0..6u8, 0..13u8, prop::bool::weighted(0.25));
     prop_oneof![
-        6 => (ns.clone(), 0..4u8, 0..7u8, 0..4u8, any::<bool>(), prop::bool::weighted(0.2), 0..3u8, 0..6u8, 0..4u8)
-            .prop_map(|(ns, name, bound, secret, label, suspend, life, expires, of)| Op::Agent {
-                ns, name, bound, secret, label, suspend, life, expires, of
+        6 => (ns.clone(), 0..4u8, 0..7u8, 0..4u8, any::<bool>(), prop::bool::weighted(0.2), (0..3u8, 0..6u8, 0..4u8, 0..6u8))
+            .prop_map(|(ns, name, bound, secret, label, suspend, (life, expires, of, user))| Op::Agent {
+                ns, name, bound, secret, label, suspend, life, expires, of, user
             }),
         4 => (0..2u8, 0..4u8, any::<bool>(), 0..4u8, prop::bool::weighted(0.2))
             .prop_map(|(name, whom, per_pod, says, suspend)| Op::Blueprint { name, whom, per_pod, says, suspend }),
         4 => (ns.clone(), 0..2u8, prop::bool::weighted(0.8), any::<bool>(), prop::bool::weighted(0.1))
             .prop_map(|(ns, name, bot, controlled, finished)| Op::Pod { ns, name, bot, controlled, finished }),
-        6 => (ns.clone(), name.clone(), 0..5u8, 0..3u8, 0..8u8, 0..5u8, 0..3u8)
+        6 => (ns.clone(), name.clone(), 0..5u8, 0..3u8, 0..11u8, 0..5u8, 0..3u8)
             .prop_map(|(ns, name, agents, resource, rights, times, file)| Op::Grant {
                 ns, name, agents, resource, rights, times, file
             }),
-        4 => (name.clone(), 0..2u8, 0..4u8, 0..6u8, 0..3u8)
+        4 => (name.clone(), 0..2u8, 0..4u8, 0..8u8, 0..3u8)
             .prop_map(|(name, audience, offer, allow, life)| Op::Resource { name, audience, offer, allow, life }),
         4 => policies.prop_map(|(name, whom, says, audit)| Op::Policy { name, whom, says, audit }),
         2 => (ns.clone(), any::<bool>()).prop_map(|(ns, team)| Op::Namespace { ns, team }),

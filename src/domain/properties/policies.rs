@@ -15,6 +15,7 @@ pub(super) fn policy(c: &mut Cluster, name: u8, whom: u8, says: u8, audit: bool)
         "deny: [{roles: [\"r*\"], resources: [r0]}, {scopes: [\"*1\"]}]",
         "deny: [{resources: [\"*\"]}]",
         "deny: [{resources: [\"*\"], modes: [Delegation]}, {scopes: [\"s?\"], roles: [r1]}]",
+        "deny: [{modes: [AgentUser]}]",
         "require: [BoundObject]",
         "require: [Sponsor, Expiry]",
         "limits: {agentLifetime: 30m}",

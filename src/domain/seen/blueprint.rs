@@ -84,15 +84,20 @@ impl Blueprint {
 fn inherited_uid(blueprint: Uid, name: &str) -> Uid {
     let mut hasher = Hasher::new("inherited grant");
     hasher.part(&blueprint.0.to_be_bytes()).part(name.as_bytes());
-    let mut bytes = hasher.finish().0;
-    bytes[6] = bytes[6] & 0x0f | 0x80;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    Uid(u128::from_be_bytes(bytes))
+    Uid::derived(hasher.finish())
 }
 
 fn inherited(meta: &Meta, of: &AgentBlueprint, grant: &InheritedGrant) -> Result<Grant, Unfit> {
-    let InheritedGrant { name, resource, application, delegation, not_before, expires_at, secret_key } =
-        grant;
+    let InheritedGrant {
+        name,
+        resource,
+        application,
+        delegation,
+        agent_user,
+        not_before,
+        expires_at,
+        secret_key,
+    } = grant;
     (&AgentGrant {
         metadata: ObjectMeta {
             name: Some(format!("{}/{name}", meta.key.name)),
@@ -105,6 +110,7 @@ fn inherited(meta: &Meta, of: &AgentBlueprint, grant: &InheritedGrant) -> Result
             resource: resource.clone(),
             application: application.clone(),
             delegation: delegation.clone(),
+            agent_user: agent_user.clone(),
             not_before: not_before.clone(),
             expires_at: expires_at.clone(),
             secret_key: secret_key.clone(),

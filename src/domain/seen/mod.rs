@@ -133,6 +133,8 @@ pub struct Agent {
     pub suspend: bool,
     /// Somebody answers for it: `sponsors` is not empty.
     pub sponsored: bool,
+    /// The name of its user, as it is written.
+    pub username: Option<Arc<str>>,
     /// What in its spec can't be understood (a schema of another version accepted it).
     pub invalid: Option<Box<str>>,
     /// Its status.
@@ -171,6 +173,7 @@ impl Agent {
             ttl_after_expired,
             suspend,
             sponsored,
+            username,
             invalid,
             status: _,
         } = self;
@@ -187,6 +190,7 @@ impl Agent {
             && *ttl_after_expired == other.ttl_after_expired
             && *suspend == other.suspend
             && *sponsored == other.sponsored
+            && *username == other.username
             && *invalid == other.invalid
     }
 }
@@ -362,6 +366,7 @@ impl TryFrom<&AgentIdentity> for Agent {
             ttl_after_expired: spec.ttl_seconds_after_expired.and_then(|t| u32::try_from(t).ok()),
             suspend: spec.suspend.unwrap_or_default(),
             sponsored: !spec.sponsors.is_empty(),
+            username: spec.user.as_ref().map(|u| u.username.as_str().into()),
             invalid,
             status: object.status.as_ref().map(|s| SeenStatus::of_agent(s, meta.uid)).unwrap_or_default(),
             meta,

@@ -220,9 +220,11 @@ impl TryFrom<&AgentGrant> for Grant {
             _ => return Err(unfit("spec.agents", "exactly one of names and selector must be set")),
         };
         let texts = |list: &[String]| list.iter().map(|t| Arc::from(t.as_str())).collect();
-        let (mode, roles, scopes, users, mut invalid) = match (&spec.application, &spec.delegation) {
-            (Some(a), None) => (Mode::Application, texts(&a.roles), texts(&a.scopes), None, None),
-            (None, Some(d)) => {
+        let forms = (&spec.application, &spec.delegation, &spec.agent_user);
+        let (mode, roles, scopes, users, mut invalid) = match forms {
+            (Some(a), None, None) => (Mode::Application, texts(&a.roles), texts(&a.scopes), None, None),
+            (None, None, Some(u)) => (Mode::AgentUser, Box::default(), texts(&u.scopes), None, None),
+            (None, Some(d), None) => {
                 let users =
                     Users { issuer: d.issuer.as_str().into(), subjects: d.subjects.as_deref().map(texts) };
                 let late = spec.secret_key.is_some().then(|| {

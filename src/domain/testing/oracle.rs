@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::api::{Application, Mode};
 
 /// What one token may say at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,10 @@ fn set<'a>(names: impl IntoIterator<Item = &'a String>) -> BTreeSet<String> {
 fn secret_name(agent: &AgentIdentity) -> String {
     let name = agent.metadata.name.as_deref().unwrap();
     agent.spec.secret_name.clone().unwrap_or_else(|| format!("{name}-agentid"))
+}
+
+pub(super) const fn mode_of(grant: &AgentGrant) -> Mode {
+    if grant.spec.agent_user.is_some() { Mode::AgentUser } else { Mode::Application }
 }
 
 fn age(meta: &ObjectMeta) -> (Timestamp, Uid) {
@@ -128,6 +133,7 @@ impl Cluster {
                 resource: g.resource.clone(),
                 application: g.application.clone(),
                 delegation: g.delegation.clone(),
+                agent_user: g.agent_user.clone(),
                 not_before: g.not_before.clone(),
                 expires_at: g.expires_at.clone(),
                 secret_key: g.secret_key.clone(),
@@ -146,6 +152,17 @@ impl Cluster {
         agent.spec.expires_at.as_ref().map(|t| t.0).or_else(default)
     }
 
+    /// Whether an agent has its user's name to itself, or an older right to it.
+    fn oracle_user(&self, agent: &AgentIdentity) -> bool {
+        let name = |a: &AgentIdentity| a.spec.user.as_ref().map(|u| u.username.to_lowercase());
+        let Some(wanted) = name(agent) else { return false };
+        let domains = &self.world.config().agent_user_domains;
+        let rivals = self.agents.values().filter(|a| name(a).as_ref() == Some(&wanted));
+        let oldest = rivals.min_by_key(|a| age(&a.metadata)).unwrap();
+        oldest.metadata.uid == agent.metadata.uid
+            && domains.iter().any(|d| wanted.ends_with(&format!("@{d}")))
+    }
+
     fn oracle_held(&self, agent: &AgentIdentity, grant: &AgentGrant) -> Option<Held> {
         let resource = self.resources.get(&Key::new("", grant.spec.resource.as_str()))?;
         let rivals = self.resources.values().filter(|r| r.spec.audience == resource.spec.audience);
@@ -156,7 +173,9 @@ impl Cluster {
         let namespace = self.namespaces.get(&Key::new("", grant.metadata.namespace.as_deref()?))?;
         let (mut roles, mut scopes, mut allowed) = (BTreeSet::new(), BTreeSet::new(), false);
         for entry in &resource.spec.allow {
-            if !entry.namespace_selector.matches(|k| namespace.labels.get(k)) {
+            let mode = mode_of(grant);
+            let in_mode = entry.modes.as_ref().map_or(mode == Mode::Application, |m| m.contains(&mode));
+            if !entry.namespace_selector.matches(|k| namespace.labels.get(k)) || !in_mode {
                 continue;
             }
             allowed = true;
@@ -172,7 +191,11 @@ impl Cluster {
         }
         let offered_roles = set(resource.spec.roles.iter().map(|o| &o.name));
         let offered_scopes = set(resource.spec.scopes.iter().map(|o| &o.name));
-        let asked = grant.spec.application.as_ref()?;
+        let as_user = || {
+            let rights = grant.spec.agent_user.clone().filter(|_| self.oracle_user(agent))?;
+            Some(Application { roles: Vec::new(), scopes: rights.scopes })
+        };
+        let asked = grant.spec.application.clone().or_else(as_user)?;
         roles.retain(|r| offered_roles.contains(r) && asked.roles.contains(r));
         scopes.retain(|s| offered_scopes.contains(s) && asked.scopes.contains(s));
         if roles.is_empty() && scopes.is_empty() && !(asked.roles.is_empty() && asked.scopes.is_empty()) {

@@ -1,6 +1,6 @@
 //! What policies take away, said a second time and simply. Nothing of `decide` and its globs is used.
 
-use super::oracle::{Held, seconds};
+use super::oracle::{Held, mode_of, seconds};
 use super::*;
 use crate::api::{Enforcement, PolicyRequirement};
 
@@ -88,7 +88,7 @@ impl Cluster {
             }
             let limit = spec.limits.as_ref().and_then(|l| seconds(l.token_lifetime.as_ref()));
             held.seconds = held.seconds.min(limit.unwrap_or(i64::MAX));
-            let modes = |m: &Vec<crate::api::Mode>| m.contains(&crate::api::Mode::Application);
+            let modes = |m: &Vec<crate::api::Mode>| m.contains(&mode_of(grant));
             let speaks = spec.deny.iter().filter(|d| any(d.resources.as_ref(), resource));
             for entry in speaks.filter(|d| d.modes.as_ref().is_none_or(modes)) {
                 if entry.roles.is_none() && entry.scopes.is_none() {

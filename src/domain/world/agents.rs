@@ -1,6 +1,6 @@
 //! Taking AgentIdentities in.
 //!
-//! Invariant: a change marks the agent, and the others that a conflict over its Secret's name touches; our own
+//! Invariant: a change marks the agent, and the others that a conflict over its Secret's or user's name touches; our own
 //! answers and what only repeats a status mark nothing.
 
 use super::index::{forget, insert, toggle};
@@ -54,6 +54,10 @@ impl World {
         if old.secret_name != new.secret_name || old.meta.deleting != new.meta.deleting {
             self.mark_claimants(&key.sibling(new.secret_name.clone()));
         }
+        if old.username != new.username || old.meta.deleting != new.meta.deleting {
+            self.mark_rivals(old);
+            self.mark_rivals(new);
+        }
         if old.labels != new.labels || old.blueprint != new.blueprint {
             self.count_policies(old, -1);
             self.count_policies(new, 1);
@@ -70,6 +74,7 @@ impl World {
         self.index_agent(agent, true);
         self.dirty.push((Work::Agent(key.clone()), Lane::Urgent));
         self.count_policies(agent, 1);
+        self.mark_rivals(agent);
         self.mark_claimants(&key.sibling(agent.secret_name.clone()));
         if first {
             self.dirty.push((Work::Trust(key.namespace.clone()), Lane::Urgent));
@@ -96,6 +101,7 @@ impl World {
         self.forget_gone(old);
         self.mark_orphans(old.meta.uid);
         self.mark_claimants(&secret);
+        self.mark_rivals(old);
         self.dirty.push((Work::Agent(key.clone()), Lane::Urgent));
         if !self.agents_in.contains_key(&key.namespace) {
             self.dirty.push((Work::Trust(key.namespace.clone()), Lane::Urgent));
@@ -125,6 +131,7 @@ impl World {
             toggle(&mut self.agents_of_blueprint, blueprint.clone(), key.clone(), there);
         }
         self.index_recorded(agent, there);
+        self.index_user(agent, there);
         if there {
             self.agents_in.entry(key.namespace.clone()).or_default().insert(key.name.clone());
             self.agent_of_uid.insert(agent.meta.uid, key.clone());

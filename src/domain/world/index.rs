@@ -61,6 +61,7 @@ impl super::World {
             ("grants_selecting", text(self.grants_selecting.iter().map(|(k, v)| (k, set(v))))),
             ("grants_on", text(self.grants_on.iter().map(|(k, v)| (k, set(v))))),
             ("audiences", text(self.audiences.iter().map(|(k, v)| (k, set(v))))),
+            ("users", text(self.users.iter().map(|(k, v)| (k, set(v))))),
             ("leaked notes", text(leaked.map(|u| (u, vec![0])))),
         ]
         .into_iter()

@@ -16,6 +16,7 @@ mod secrets;
 mod source;
 mod table;
 mod tally;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use self::policies::PolicyIndex;
 use self::recorded::Lists;
 use self::table::Table;
 use self::tally::Tally;
+use self::users::Users;
 use super::{
     Agent, Blueprint, BoundObject, Credentials, Grant, Key, KindName, Lane, Namespace, Policy, Resource,
     Selection, ServiceAccount, Trust, Uid,
@@ -109,6 +111,7 @@ pub struct World {
     agents_of_blueprint: HashMap<Arc<str>, BTreeSet<Key>>,
     blueprints_on: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     audiences: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    users: Users,
     policy_index: PolicyIndex,
     lists: Lists,
 
@@ -160,6 +163,7 @@ impl World {
             agents_of_blueprint: HashMap::new(),
             blueprints_on: HashMap::new(),
             audiences: HashMap::new(),
+            users: Users::new(),
             policy_index: PolicyIndex::default(),
             lists: Lists::default(),
             foreign: HashMap::new(),

@@ -145,6 +145,7 @@ fn of_user(user: &UserToken) -> UserSubject {
         issuer: user.issuer.to_string(),
         subject: user.subject.clone(),
         is_agent: false,
+        username: None,
         auth_time: user.auth_time,
         acr: user.acr.clone(),
         amr: user.amr.clone(),

@@ -34,7 +34,7 @@ pub(super) struct Wish<'a> {
 }
 
 impl<'a> Wish<'a> {
-    /// An access token in the agent's own right.
+    /// An access token that needs nobody else's: in the agent's own right, or as its user.
     pub(super) const fn own(ask: Ask<'a>) -> Self {
         Self {
             ask,

@@ -1,4 +1,5 @@
-//! `/token`: client credentials (RFC 6749 §4.4), jwt-bearer (RFC 7523 §2.1) and token exchange (RFC 8693).
+//! `/token`: client credentials (RFC 6749 §4.4), jwt-bearer (RFC 7523 §2.1), token exchange (RFC 8693) and, for the agent's
+//! own user, an extension grant (RFC 6749 §4.5).
 //!
 //! Invariant: every answer, token or refusal, leaves one audit line.
 
@@ -22,6 +23,8 @@ use crate::net::listen::{Request, Response};
 const CLIENT_CREDENTIALS: &str = "client_credentials";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+/// The grant type by which an agent gets tokens of its own user.
+pub(super) const AGENT_USER: &str = "https://agentid.dev/grant-type/agent-user";
 
 /// Answers a token request.
 pub(super) async fn answer(state: &State, request: &Request, now: Timestamp) -> Response {
@@ -59,13 +62,14 @@ async fn serve(
 ) -> Result<Response, Fault> {
     let form = Form::of(request)?;
     match form.need("grant_type")? {
-        CLIENT_CREDENTIALS => {
+        kind @ (CLIENT_CREDENTIALS | AGENT_USER) => {
             let token = assertion(&form, request, false)?
                 .ok_or_else(|| Fault::client(Reason::CredentialRejected, "client_assertion is missing"))?;
             let named = client_id(state, &form)?;
             let verified = state.service_account(token, Slot::Client, line, now).await?;
             let client = state.client(&verified, named.as_ref(), Slot::Client, line, now)?;
-            mint::mint(state, &client, &Wish::own(ask(&form)?), line, now)
+            let ask = Ask { as_agent_user: kind == AGENT_USER, ..ask(&form)? };
+            mint::mint(state, &client, &Wish::own(ask), line, now)
         }
         JWT_BEARER => {
             if assertion(&form, request, false)?.is_some() {

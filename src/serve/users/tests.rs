@@ -83,6 +83,7 @@ fn user_issuer(url: &str, ca: &str, allowed: &[&str]) -> UserIssuer {
         subject_prefix: "corp:".to_owned(),
         scopes_apply: true,
         blueprint_audiences: Vec::new(),
+        domains: Vec::new(),
     }
 }
 
