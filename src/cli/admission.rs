@@ -89,6 +89,9 @@ pub enum AdmissionError {
         /// What is wrong.
         source: ConfigError,
     },
+    /// An image that can't be one: the API server would refuse the pods.
+    #[error("--image {0:?}: must be an image's name, such as example.com/agentid:1.0")]
+    Image(String),
     /// A name that can't be one.
     #[error(
         "--{option} {value:?}: must be an object's name: lower-case letters, digits, '-' and '.', such as agentid-system"
@@ -117,6 +120,11 @@ impl AdmissionArgs {
             if value.is_empty() || !value.bytes().all(plain) {
                 return Err(AdmissionError::Name { option, value: value.clone() });
             }
+        }
+        if let Some(image) = &self.image
+            && (image.is_empty() || !image.bytes().all(|c| c.is_ascii_graphic()))
+        {
+            return Err(AdmissionError::Image(image.clone()));
         }
         let config = self.config.as_ref().map(|path| {
             let text = fs::read_to_string(path)

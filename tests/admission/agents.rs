@@ -68,6 +68,10 @@ async fn agents_create_none_of_what_is_protected() {
         .flat_map(|p| p.resources.iter().map(|r| if *r == "*" { p.group } else { r }))
         .collect();
     assert_eq!(tried, listed);
+    // To say that it is on its way out does not help.
+    let leaving =
+        secret("x", "Opaque").replace("name: x", "name: x, deletionTimestamp: \"2030-01-01T00:00:00Z\"");
+    agent.cannot_create(&ns, &leaving, &["no agent may write it"]).await;
     // What is not on the list is the roles' business.
     agent.creates(&ns, "{apiVersion: v1, kind: ConfigMap, metadata: {name: notes}}").await;
     agent.creates(&ns, "{apiVersion: v1, kind: ServiceAccount, metadata: {name: s}}").await;

@@ -1,9 +1,10 @@
 //! Pods that ask for their credentials get them.
 
+use kube::api::PostParams;
 use serde_json::{Value, json};
 
-use crate::common::Namespace;
-use crate::{control_plane, person};
+use crate::common::{Namespace, api_of};
+use crate::{control_plane, one, person};
 
 /// A pod that asks; `more` is put into its spec.
 pub fn pod(mode: &str, more: &str) -> String {
@@ -122,6 +123,16 @@ async fn the_sidecar_starts_first_and_keeps_the_files_in_memory() {
     assert_eq!(spec["volumes"][0]["emptyDir"]["medium"], "Memory");
     assert_eq!(spec["volumes"][1]["name"], "agentid-token");
     assert_eq!(spec["volumes"].as_array().unwrap().len(), 2);
+
+    // A pod that was written down and is made anew is not given a second volume or sidecar.
+    let mut again = one(&ns.name, &pod("sidecar", "").replace("name: p,", "name: r,"));
+    again.data["spec"] = spec.clone();
+    let pods = api_of(ann.client.clone(), &again);
+    let again = pods.create(&PostParams::default(), &again).await.unwrap().data;
+    for list in ["volumes", "initContainers"] {
+        assert_eq!(again["spec"][list].as_array().unwrap().len(), 2, "{again}");
+    }
+    assert_eq!(mounts(&again["spec"]["containers"][0]), [ours()]);
 
     let alone = ann.creates(&ns, &pod("sidecar", "").replace("name: p,", "name: q,")).await.data;
     assert_eq!(alone["spec"]["initContainers"].as_array().unwrap().len(), 1);

@@ -89,6 +89,40 @@ async fn author_and_last_editor_can_not_be_forged() {
     assert_eq!(now.status.unwrap().agent_id.as_deref(), Some(AGENT));
 }
 
+/// Whatever stands in the metadata that is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_metadata_is_stamped_too() {
+    let (cp, _turn) = control_plane().await;
+    let ns = Namespace::new(cp, "odd").await;
+    let ann = person(cp, "ann").await;
+    let forged = "annotations: {agentid.dev/author: eve, agentid.dev/edited-by: eve}";
+    for (name, metadata) in [
+        ("nulls", "annotations: null".to_owned()),
+        ("empty", "annotations: {}".to_owned()),
+        // It can't be had by saying so that an object is on its way out: the API server takes that off.
+        ("leaving", format!("deletionTimestamp: \"2030-01-01T00:00:00Z\", {forged}")),
+    ] {
+        let yaml = aid(name, "{sponsors: null}").replace("name: ", &format!("{metadata}, name: "));
+        let object: Value = serde_yaml::from_str(&yaml).unwrap();
+        let path = format!("/apis/agentid.dev/v1alpha1/namespaces/{}/agentidentities", ns.name);
+        let request = http::Request::post(path).header("content-type", "application/json");
+        let request = request.body(serde_json::to_vec(&object).unwrap()).unwrap();
+        let made: kube::api::DynamicObject = ann.client.request(request).await.unwrap();
+        assert_eq!(
+            (annotation(&made, "author"), annotation(&made, "edited-by")),
+            ("ann".into(), String::new())
+        );
+        assert_eq!(made.data["spec"]["sponsors"], json!([{"kind": "User", "name": "ann"}]), "{name}");
+        assert!(made.metadata.deletion_timestamp.is_none());
+    }
+    let now = "2030-01-01T00:00:00Z";
+    let patch = json!({"metadata": {"deletionTimestamp": now, "annotations": {"agentid.dev/author": "eve"}}});
+    // The API server refuses it or takes it off.
+    let answer = ann.try_merge(&ns.name, &aid("nulls", "{}"), &patch, false).await;
+    assert!(answer.map_or(true, |o| annotation(&o, "author") == "ann"));
+    assert_eq!(ns.agent("nulls").await.unwrap().metadata.annotations.unwrap()["agentid.dev/author"], "ann");
+}
+
 /// Server-side apply by the same robot, again and again: what the API server wrote is not taken off or fought over.
 #[tokio::test(flavor = "multi_thread")]
 async fn applying_again_changes_nothing() {

@@ -140,9 +140,9 @@ impl Policy {
 }
 
 /// The variable that says that the object or its namespace is on its way out: then nothing is refused or changed,
-/// so that nothing hangs on us.
+/// so that nothing hangs on us. It asks what is stored, not what is sent: anybody may send a deletionTimestamp.
 pub(super) fn leaving() -> (&'static str, String) {
-    let expression = "(object != null && has(object.metadata) && has(object.metadata.deletionTimestamp)) || \
+    let expression = "(oldObject != null && has(oldObject.metadata.deletionTimestamp)) || \
                       (namespaceObject != null && has(namespaceObject.metadata.deletionTimestamp))";
     ("leaving", expression.to_owned())
 }

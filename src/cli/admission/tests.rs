@@ -61,3 +61,24 @@ fn without_a_configuration_nothing_is_mounted() {
     assert!(names(&no_image).contains(&"agentid-inject.yaml".to_owned()));
     assert!(!names(&no_image).contains(&"agentid-inject-sidecar.yaml".to_owned()));
 }
+
+#[test]
+fn names_that_the_api_server_would_refuse_are_not_printed() {
+    use clap::Parser;
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: AdmissionArgs,
+    }
+    for (wrong, said) in [
+        (["--namespace", "A b"], "--namespace"),
+        (["--service-account", "x'y"], "--service-account"),
+        (["--image", ""], "--image"),
+        (["--image", "a b"], "--image"),
+        (["--config", "/none/such.yaml"], "/none/such.yaml"),
+    ] {
+        let line = Line::parse_from(["agentid"].iter().chain(&wrong));
+        let error = line.args.settings().unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
