@@ -5,6 +5,8 @@ SHELL := bash
 .DELETE_ON_ERROR:
 
 CP := tests/control-plane/cp.sh
+# What the policies in admission/ are made for: the same names as in the examples.
+ADMISSION := cargo run --quiet --locked -- admission --namespace agentid-system --config examples/configuration.yaml --image example.com/agentid
 
 .PHONY: help
 help: ## list the targets
@@ -24,11 +26,16 @@ check: ## formatting, lints, unit tests, generated files, dependencies: what nee
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo test --lib --locked
 	cargo run --quiet --locked -- crds --check crds
+	$(ADMISSION) --check admission
 	scripts/deny.sh
 
 .PHONY: crds
 crds: ## generate crds/ anew
 	cargo run --quiet --locked -- crds --output-dir crds
+
+.PHONY: admission
+admission: ## generate admission/ anew
+	$(ADMISSION) --output-dir admission
 
 .PHONY: up
 up: ## start a Kubernetes control plane on this machine (the first time it is built: about 7 minutes)

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use agentid::api::{
-    BoundKind, Configuration, Reason, SigningAlgorithm, SubjectForm, TokenProfile, annotation,
+    BoundKind, Configuration, PROTECTED, Reason, SigningAlgorithm, SubjectForm, TokenProfile, annotation,
 };
 use agentid::crypto::{Algorithm, SigningKey};
 use agentid::domain::plan::{Issue, Missing, TokenSpec};
@@ -33,6 +33,21 @@ fn every_reason_is_explained_once() {
     let mut all: Vec<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
     all.sort_unstable();
     assert_eq!(told, all);
+}
+
+#[test]
+fn what_agents_never_write_is_on_the_page_on_security() {
+    let page = page("security.md");
+    let (_, told) = page.split_once("### What agents never write\n").unwrap();
+    let told: Vec<_> = told.lines().skip_while(|l| !l.starts_with("|---")).skip(1).collect();
+    let rows = PROTECTED.iter().map(|p| {
+        let group = if p.group.is_empty() { "core".to_owned() } else { format!("`{}`", p.group) };
+        let resources: Vec<_> = p.resources.iter().map(|r| format!("`{r}`")).collect();
+        format!("| {group} | {} | {} |", resources.join(", "), p.why)
+    });
+    let rows: Vec<_> = rows.collect();
+    assert_eq!(told[..rows.len()], rows);
+    assert!(!told[rows.len()].starts_with('|'));
 }
 
 struct One(SigningKey);

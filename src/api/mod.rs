@@ -13,6 +13,7 @@ mod agent_resource;
 pub mod annotation;
 mod configuration;
 mod duration;
+mod protected;
 mod reason;
 mod rules;
 mod selector;
@@ -39,7 +40,9 @@ pub use agent_resource::{
 };
 pub use configuration::{BoundKind, ConfigError, Configuration, KeyTimes, Limits, Seconds};
 pub use duration::{DurationError, format_seconds, parse_seconds};
+pub use protected::{PROTECTED, Protected};
 pub use reason::Reason;
+pub(crate) use rules::ONE_LINE;
 pub use selector::{BoundedValue, LabelSelector, Requirement, SelectorOperator};
 pub use selector_text::SelectorError;
 pub use serving::{
@@ -65,6 +68,19 @@ pub const PER_LABEL: &str = "agentid.dev/identity-per";
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "agentid");
 /// The label by which a namespace without agents asks for the trust ConfigMap.
 pub const TRUST_LABEL: &str = "agentid.dev/trust";
+/// The label by which a pod asks for its credentials: `true` for the Secret as a volume, `sidecar` for the sidecar.
+pub const INJECT_LABEL: &str = "agentid.dev/inject";
+/// The annotation by which a pod that asks for its Secret says which, where it isn't `<agent>-agentid`.
+pub const SECRET_NAME_ANNOTATION: &str = "agentid.dev/secret-name";
+/// The annotation that says who created an object of ours, where the admission policies are installed.
+pub const AUTHOR_ANNOTATION: &str = "agentid.dev/author";
+/// The annotation that says who last changed an object's spec, where the admission policies are installed.
+pub const EDITED_BY_ANNOTATION: &str = "agentid.dev/edited-by";
+/// The verb on an AgentIdentity, AgentBlueprint or AgentPolicy without which nobody ends its suspension, where the
+/// admission policies are installed.
+pub const RESUME_VERB: &str = "resume";
+/// The one group of agents as users of the Kubernetes API.
+pub const AGENTS_GROUP: &str = "agentid:agents";
 /// The name of the ConfigMap that carries the published keys in every namespace with agents.
 pub const TRUST_NAME: &str = "agentid-trust";
 /// The file (and Secret key) of the identity token.

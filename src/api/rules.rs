@@ -36,7 +36,7 @@ pub(super) const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?
 /// A glob of names, roles or scopes.
 pub(super) const GLOB: &str = "^[!-~]+$";
 /// Text of one line.
-pub(super) const ONE_LINE: &str = r"^[^\pC\pZ]([^\pC]*[^\pC\pZ])?$";
+pub(crate) const ONE_LINE: &str = r"^[^\pC\pZ]([^\pC]*[^\pC\pZ])?$";
 
 /// What to write, for each pattern.
 const REMEDIES: &[(&str, &str)] = &[

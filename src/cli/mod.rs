@@ -4,8 +4,10 @@
 //! its exit code is 0 if it did what was asked, 1 if not (one line `error: …` says why), 2 if it was called
 //! wrongly; those that talk to the token service tell a refusal (3), no answer (4) and a missing credential (5) apart.
 
+pub mod admission;
 mod connection;
 pub mod crds;
+pub mod generated;
 pub mod keys;
 pub mod operator;
 pub mod policy;
@@ -41,6 +43,7 @@ pub struct Cli {
 // A text on a variant would take the place of the command's own, which says more.
 #[allow(missing_docs)]
 pub enum Command {
+    Admission(admission::AdmissionArgs),
     Crds(crds::Crds),
     Keys(keys::KeysArgs),
     Operator(operator::OperatorArgs),
@@ -57,9 +60,12 @@ pub enum Command {
 /// Why a command did not do what was asked.
 #[derive(Debug, Error)]
 pub enum CliError {
+    /// Of `agentid admission`.
+    #[error(transparent)]
+    Admission(#[from] admission::AdmissionError),
     /// Of `agentid crds`.
     #[error(transparent)]
-    Crds(#[from] crds::CrdsError),
+    Crds(#[from] generated::GeneratedError),
     /// Of `agentid keys`.
     #[error(transparent)]
     Keys(#[from] keys::KeysError),
@@ -110,6 +116,7 @@ impl CliError {
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let done: Result<(), CliError> = match cli.command {
+        Command::Admission(command) => command.run().map_err(CliError::from),
         Command::Crds(command) => command.run().map_err(CliError::from),
         Command::Keys(command) => wait(command.run()),
         Command::Operator(command) => wait(command.run()),

@@ -13,6 +13,7 @@ const CLUSTER_KINDS: &[&str] = &[
     "ClusterRoleBinding",
     "CustomResourceDefinition",
     "Namespace",
+    "Node",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
 ];

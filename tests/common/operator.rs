@@ -29,6 +29,8 @@ pub struct Setup {
     pub environment: Vec<(String, String)>,
     /// How long it may take to be ready and lead. A predecessor that was killed holds the Lease for a while.
     pub patience: Duration,
+    /// As whom it asks the API server; the control plane's administrator when absent.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -40,6 +42,7 @@ impl Default for Setup {
                 .to_owned(),
             environment: vec![("RUST_LOG".to_owned(), "info,agentid=debug".to_owned())],
             patience: Duration::from_secs(60),
+            kubeconfig: None,
         }
     }
 }
@@ -103,7 +106,7 @@ impl Operator {
             "--namespace",
             &setup.namespace,
             "--kubeconfig",
-            &control_plane.kubeconfig.to_string_lossy(),
+            &setup.kubeconfig.as_ref().unwrap_or(&control_plane.kubeconfig).to_string_lossy(),
             "--admin-listen",
             &admin,
         ]
