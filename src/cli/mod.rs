@@ -7,6 +7,7 @@
 mod connection;
 pub mod crds;
 pub mod keys;
+mod look;
 pub mod operator;
 pub mod policy;
 pub mod process;
@@ -18,6 +19,7 @@ pub mod sidecar;
 mod text;
 pub mod token;
 pub mod trace;
+pub mod tree;
 pub mod unused;
 pub mod why;
 
@@ -50,6 +52,7 @@ pub enum Command {
     Sidecar(sidecar::SidecarArgs),
     Token(token::TokenArgs),
     Trace(trace::TraceArgs),
+    Tree(tree::TreeArgs),
     Unused(unused::UnusedArgs),
     Why(why::WhyArgs),
 }
@@ -84,6 +87,9 @@ pub enum CliError {
     /// Of `agentid trace`.
     #[error(transparent)]
     Trace(#[from] trace::TraceError),
+    /// Of `agentid tree`.
+    #[error(transparent)]
+    Tree(#[from] tree::TreeError),
     /// Of `agentid unused`.
     #[error(transparent)]
     Unused(#[from] unused::UnusedError),
@@ -119,6 +125,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Sidecar(command) => wait(command.run()),
         Command::Token(command) => wait(command.run()),
         Command::Trace(command) => wait(command.run()),
+        Command::Tree(command) => wait(command.run()),
         Command::Unused(command) => wait(command.run()),
         Command::Why(command) => wait(command.run()),
     };

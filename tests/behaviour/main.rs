@@ -8,6 +8,7 @@
 mod common;
 
 mod agent;
+mod answers;
 mod blueprint;
 mod bound;
 mod bound_workload;
