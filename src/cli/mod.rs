@@ -16,6 +16,7 @@ mod record;
 pub mod serve;
 pub mod server;
 pub mod sidecar;
+pub mod suspend;
 mod text;
 pub mod token;
 pub mod trace;
@@ -49,7 +50,9 @@ pub enum Command {
     Policy(policy::PolicyArgs),
     Serve(serve::ServeArgs),
     Publish(publish::PublishArgs),
+    Resume(suspend::ResumeArgs),
     Sidecar(sidecar::SidecarArgs),
+    Suspend(suspend::SuspendArgs),
     Token(token::TokenArgs),
     Trace(trace::TraceArgs),
     Tree(tree::TreeArgs),
@@ -81,6 +84,9 @@ pub enum CliError {
     /// Of `agentid sidecar`.
     #[error(transparent)]
     Sidecar(#[from] sidecar::SidecarError),
+    /// Of `agentid suspend` and `agentid resume`.
+    #[error(transparent)]
+    Suspend(#[from] suspend::SuspendError),
     /// Of `agentid token`.
     #[error(transparent)]
     Token(#[from] token::TokenError),
@@ -122,7 +128,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Policy(command) => wait(command.run()),
         Command::Serve(command) => wait(command.run()),
         Command::Publish(command) => wait(command.run()),
+        Command::Resume(command) => wait(command.run()),
         Command::Sidecar(command) => wait(command.run()),
+        Command::Suspend(command) => wait(command.run()),
         Command::Token(command) => wait(command.run()),
         Command::Trace(command) => wait(command.run()),
         Command::Tree(command) => wait(command.run()),

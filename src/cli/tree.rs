@@ -11,6 +11,7 @@ use clap::Args;
 use jiff::Timestamp;
 use thiserror::Error;
 
+pub(in crate::cli) use self::build::state;
 use self::build::{Filter, tree};
 use super::look::{Look, LookError, Output, print};
 
