@@ -6,6 +6,7 @@
 
 mod connection;
 pub mod crds;
+pub mod doctor;
 pub mod keys;
 mod look;
 pub mod operator;
@@ -45,6 +46,7 @@ pub struct Cli {
 #[allow(missing_docs)]
 pub enum Command {
     Crds(crds::Crds),
+    Doctor(doctor::DoctorArgs),
     Keys(keys::KeysArgs),
     Operator(operator::OperatorArgs),
     Policy(policy::PolicyArgs),
@@ -66,6 +68,9 @@ pub enum CliError {
     /// Of `agentid crds`.
     #[error(transparent)]
     Crds(#[from] crds::CrdsError),
+    /// Of `agentid doctor`.
+    #[error(transparent)]
+    Doctor(#[from] doctor::DoctorError),
     /// Of `agentid keys`.
     #[error(transparent)]
     Keys(#[from] keys::KeysError),
@@ -123,6 +128,7 @@ impl CliError {
 pub fn run(cli: Cli) -> ExitCode {
     let done: Result<(), CliError> = match cli.command {
         Command::Crds(command) => command.run().map_err(CliError::from),
+        Command::Doctor(command) => wait(command.run()),
         Command::Keys(command) => wait(command.run()),
         Command::Operator(command) => wait(command.run()),
         Command::Policy(command) => wait(command.run()),

@@ -13,6 +13,7 @@ mod blueprint;
 mod bound;
 mod bound_workload;
 mod conflict;
+mod doctor;
 mod drift;
 mod foreign;
 mod grant;
