@@ -7,8 +7,10 @@
 pub mod admission;
 mod connection;
 pub mod crds;
+pub mod doctor;
 pub mod generated;
 pub mod keys;
+mod look;
 pub mod operator;
 pub mod policy;
 pub mod process;
@@ -17,9 +19,11 @@ mod record;
 pub mod serve;
 pub mod server;
 pub mod sidecar;
+pub mod suspend;
 mod text;
 pub mod token;
 pub mod trace;
+pub mod tree;
 pub mod unused;
 pub mod why;
 
@@ -45,14 +49,18 @@ pub struct Cli {
 pub enum Command {
     Admission(admission::AdmissionArgs),
     Crds(crds::Crds),
+    Doctor(doctor::DoctorArgs),
     Keys(keys::KeysArgs),
     Operator(operator::OperatorArgs),
     Policy(policy::PolicyArgs),
     Serve(serve::ServeArgs),
     Publish(publish::PublishArgs),
+    Resume(suspend::ResumeArgs),
     Sidecar(sidecar::SidecarArgs),
+    Suspend(suspend::SuspendArgs),
     Token(token::TokenArgs),
     Trace(trace::TraceArgs),
+    Tree(tree::TreeArgs),
     Unused(unused::UnusedArgs),
     Why(why::WhyArgs),
 }
@@ -66,6 +74,9 @@ pub enum CliError {
     /// Of `agentid crds`.
     #[error(transparent)]
     Crds(#[from] generated::GeneratedError),
+    /// Of `agentid doctor`.
+    #[error(transparent)]
+    Doctor(#[from] doctor::DoctorError),
     /// Of `agentid keys`.
     #[error(transparent)]
     Keys(#[from] keys::KeysError),
@@ -84,12 +95,18 @@ pub enum CliError {
     /// Of `agentid sidecar`.
     #[error(transparent)]
     Sidecar(#[from] sidecar::SidecarError),
+    /// Of `agentid suspend` and `agentid resume`.
+    #[error(transparent)]
+    Suspend(#[from] suspend::SuspendError),
     /// Of `agentid token`.
     #[error(transparent)]
     Token(#[from] token::TokenError),
     /// Of `agentid trace`.
     #[error(transparent)]
     Trace(#[from] trace::TraceError),
+    /// Of `agentid tree`.
+    #[error(transparent)]
+    Tree(#[from] tree::TreeError),
     /// Of `agentid unused`.
     #[error(transparent)]
     Unused(#[from] unused::UnusedError),
@@ -118,14 +135,18 @@ pub fn run(cli: Cli) -> ExitCode {
     let done: Result<(), CliError> = match cli.command {
         Command::Admission(command) => command.run().map_err(CliError::from),
         Command::Crds(command) => command.run().map_err(CliError::from),
+        Command::Doctor(command) => wait(command.run()),
         Command::Keys(command) => wait(command.run()),
         Command::Operator(command) => wait(command.run()),
         Command::Policy(command) => wait(command.run()),
         Command::Serve(command) => wait(command.run()),
         Command::Publish(command) => wait(command.run()),
+        Command::Resume(command) => wait(command.run()),
         Command::Sidecar(command) => wait(command.run()),
+        Command::Suspend(command) => wait(command.run()),
         Command::Token(command) => wait(command.run()),
         Command::Trace(command) => wait(command.run()),
+        Command::Tree(command) => wait(command.run()),
         Command::Unused(command) => wait(command.run()),
         Command::Why(command) => wait(command.run()),
     };

@@ -19,6 +19,8 @@ use crate::api::{AGENT_LABEL, API_VERSION, MADE_LABEL, MANAGED_BY, PER_LABEL, SE
 use crate::domain::maker::Made;
 use crate::domain::{Key, Uid};
 
+/// The field manager of what commands write for people.
+const PEOPLE: &str = "agentid-cli";
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 const JSON: &str = "application/json";
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -70,6 +72,7 @@ impl SecretWrite<'_> {
 #[derive(Clone)]
 pub struct Writer {
     client: kube::Client,
+    manager: &'static str,
 }
 
 impl std::fmt::Debug for Writer {
@@ -84,7 +87,13 @@ impl Writer {
     /// Writes through a client.
     #[must_use]
     pub const fn new(client: kube::Client) -> Self {
-        Self { client }
+        Self { client, manager: FIELD_MANAGER }
+    }
+
+    /// Writes what a person asked a command for, in that person's name.
+    #[must_use]
+    pub const fn for_people(client: kube::Client) -> Self {
+        Self { client, manager: PEOPLE }
     }
 
     async fn call<T: DeserializeOwned>(
@@ -97,7 +106,7 @@ impl Writer {
     ) -> Outcome<T> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let manager = if matches!(method, "POST" | "PUT" | "PATCH") {
-            format!("{separator}fieldManager={FIELD_MANAGER}")
+            format!("{separator}fieldManager={}", self.manager)
         } else {
             String::new()
         };
@@ -265,6 +274,37 @@ impl Writer {
         self.call("POST", &path, JSON, JSON, Some(&body)).await
     }
 
+    /// Sets `spec.suspend` of an agent.
+    ///
+    /// # Errors
+    /// The call's; `NotFound` where the agent of this UID is gone.
+    pub async fn suspend_agent(&self, key: &Key, uid: Uid, suspend: bool) -> Outcome<()> {
+        self.suspend(&agent_path(key), uid, suspend).await
+    }
+
+    /// Sets `spec.suspend` of a blueprint.
+    ///
+    /// # Errors
+    /// The call's; `NotFound` where the blueprint of this UID is gone.
+    pub async fn suspend_blueprint(&self, name: &str, uid: Uid, suspend: bool) -> Outcome<()> {
+        self.suspend(&format!("/apis/{API_VERSION}/agentblueprints/{name}"), uid, suspend).await
+    }
+
+    async fn suspend(&self, path: &str, uid: Uid, suspend: bool) -> Outcome<()> {
+        let ops = [test_uid(uid), add("/spec/suspend", json!(suspend))];
+        let done = self.call::<IgnoredAny>("PATCH", path, METADATA, JSON_PATCH, Some(&ops)).await;
+        let Err(error) = done else { return Ok(()) };
+        if error.class() != Class::Invalid {
+            return Err(error);
+        }
+        // Another UID is as invalid as what a schema or an admission policy refuses: the object itself tells which.
+        let found = absent_as_none(self.call::<Named>("GET", path, METADATA, JSON, None::<&()>).await)?;
+        match found {
+            Some(found) if found.metadata.uid == uid.to_string() => Err(error),
+            _ => Err(CallError::new(Class::NotFound, "it is gone")),
+        }
+    }
+
     /// Deletes an agent of this UID; one that is gone already is no error.
     ///
     /// # Errors
@@ -373,6 +413,17 @@ impl Writer {
     pub async fn delete_trust(&self, namespace: &str, uid: Uid) -> Outcome<()> {
         self.delete(&trust_path(namespace), uid).await
     }
+}
+
+/// An object of which the UID is all that is asked.
+#[derive(serde::Deserialize)]
+struct Named {
+    metadata: NamedMeta,
+}
+
+#[derive(serde::Deserialize)]
+struct NamedMeta {
+    uid: String,
 }
 
 fn secret_path(key: &Key) -> String {

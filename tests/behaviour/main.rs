@@ -9,10 +9,12 @@ mod common;
 
 mod agent;
 mod agent_user;
+mod answers;
 mod blueprint;
 mod bound;
 mod bound_workload;
 mod conflict;
+mod doctor;
 mod drift;
 mod foreign;
 mod grant;

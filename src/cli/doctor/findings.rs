@@ -1,0 +1,372 @@
+//! What is found, from what was seen.
+//!
+//! Invariant: pure; each finding names the object, why it matters, and a command that helps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::observe::{Binding, Others, Pod};
+use crate::api::{MANAGED_BY, Reason};
+use crate::domain::maker::make;
+use crate::domain::{Agent, Key, Standing, World, decide, kind_name};
+
+/// Where kubelets mount the token that the API server adds to pods by itself.
+const DEFAULT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// What every cluster gives to everybody.
+const WELL_KNOWN: [&str; 4] = [
+    "system:basic-user",
+    "system:discovery",
+    "system:public-info-viewer",
+    "system:service-account-issuer-discovery",
+];
+
+/// What is looked at.
+pub(super) struct Scope<'a> {
+    pub(super) namespace: Option<&'a str>,
+    /// Any agent's id is taken for one of ours when absent.
+    pub(super) trust_domain: Option<&'a str>,
+}
+
+impl Scope<'_> {
+    fn has(&self, namespace: &str) -> bool {
+        self.namespace.is_none_or(|n| n == namespace)
+    }
+}
+
+/// The answer. Members are only ever added.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) findings: Vec<Finding>,
+    pub(super) notes: Vec<String>,
+}
+
+/// Something that is found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Finding {
+    pub(super) check: Check,
+    /// Kind and name, such as `Secret support/triage-agentid`.
+    pub(super) object: String,
+    /// What it is and why it matters.
+    pub(super) message: String,
+    /// A command that helps.
+    pub(super) remedy: String,
+}
+
+/// The checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Check {
+    Orphan,
+    Conflict,
+    BoundByHand,
+    DefaultToken,
+    BroadRights,
+}
+
+/// Makes all checks.
+pub(super) fn examine(
+    world: &mut World,
+    others: &Others,
+    scope: &Scope<'_>,
+    mut notes: Vec<String>,
+    now: Timestamp,
+) -> Report {
+    let mut findings = orphans(world, scope, now);
+    findings.extend(conflicts(world, others, scope, now));
+    findings.extend(bindings(world, others, scope));
+    findings.extend(default_tokens(world, others, scope));
+    findings.sort_unstable();
+    notes.extend(others.missed.iter().cloned());
+    Report { findings, notes }
+}
+
+fn orphans(world: &World, scope: &Scope<'_>, now: Timestamp) -> Vec<Finding> {
+    let secrets = world.secrets().filter(|s| scope.has(&s.meta.key.namespace) && world.is_orphan(s));
+    let mut found: Vec<_> = secrets
+        .map(|s| {
+            let Key { namespace, name } = &s.meta.key;
+            Finding {
+                check: Check::Orphan,
+                object: format!("Secret {namespace}/{name}"),
+                message: "holds an agent's credentials, and there is no such agent: its tokens are good until they expire. \
+                          The operator deletes such Secrets within seconds; one that stays says that none leads"
+                    .to_owned(),
+                remedy: format!("kubectl delete secret -n {namespace} {name}"),
+            }
+        })
+        .collect();
+    for agent in world.agents().filter(|a| scope.has(&a.meta.key.namespace)) {
+        let Key { namespace, name } = &agent.meta.key;
+        let why = match decide(world, &agent.meta.key, now).map(|d| d.standing) {
+            Some(Standing::Unmade(r)) => r.message,
+            Some(Standing::Orphaned { message, .. }) => message,
+            _ => continue,
+        };
+        found.push(Finding {
+            check: Check::Orphan,
+            object: format!("AgentIdentity {namespace}/{name}"),
+            message: format!(
+                "{why}. The operator deletes such agents within seconds; one that stays says that none leads"
+            ),
+            remedy: format!("kubectl delete agentidentity -n {namespace} {name}"),
+        });
+    }
+    found
+}
+
+fn conflicts(world: &mut World, others: &Others, scope: &Scope<'_>, now: Timestamp) -> Vec<Finding> {
+    let finding = |object: String, message: String, remedy: String| Finding {
+        check: Check::Conflict,
+        object,
+        message,
+        remedy,
+    };
+    let mut found = Vec::new();
+    for agent in world.agents().filter(|a| scope.has(&a.meta.key.namespace)) {
+        let Some(decision) = decide(world, &agent.meta.key, now) else { continue };
+        let Key { namespace, name } = &agent.meta.key;
+        let why = format!("agentid why {name} -n {namespace}");
+        if let Standing::Refused(r) = &decision.standing
+            && r.reason == Reason::Conflict
+        {
+            let message = format!("has no credentials: {}", r.message);
+            found.push(finding(format!("AgentIdentity {namespace}/{name}"), message, why.clone()));
+            continue;
+        }
+        for grant in &decision.grants {
+            let Some(r) = grant.refusal.as_ref().filter(|r| r.reason == Reason::Conflict) else { continue };
+            // A resource's conflict is told of the resource.
+            if grant.held.is_none()
+                && world.resource(&grant.resource).is_some_and(|r| !rules(world, &r.audience, r.meta.uid))
+            {
+                continue;
+            }
+            let message = format!("gives AgentIdentity {name} less than it says: {}", r.message);
+            found.push(finding(format!("AgentGrant {namespace}/{}", grant.grant), message, why.clone()));
+        }
+    }
+    if scope.namespace.is_none() {
+        for resource in world.resources().filter(|r| !rules(world, &r.audience, r.meta.uid)) {
+            let name = &resource.meta.key.name;
+            let older = world.audience_holder(&resource.audience).map(|r| r.meta.key.name.to_string());
+            let message = format!(
+                "has the audience {} of the older AgentResource {}: none of its grants is served",
+                resource.audience,
+                older.unwrap_or_default()
+            );
+            found.push(finding(
+                format!("AgentResource {name}"),
+                message,
+                format!("kubectl delete agentresource {name}    # audience is immutable: create it anew with another"),
+            ));
+        }
+    }
+    for pod in others.pods.iter().filter(|p| scope.has(&p.metadata.namespace)) {
+        let key = Key::new(pod.metadata.namespace.as_str(), pod.metadata.name.as_str());
+        let Some(contest) = make(world, &key).1 else { continue };
+        let message = match (contest.others.first(), &contest.taken) {
+            (Some(other), _) => format!(
+                "is selected by AgentBlueprint {}, which rules, and by the younger {other}, which is passed over",
+                contest.rules
+            ),
+            (None, taken) => format!(
+                "has no agent of its own: AgentIdentity {} bears the name of the one that AgentBlueprint {} would make",
+                taken.as_deref().unwrap_or_default(),
+                contest.rules
+            ),
+        };
+        let remedy = match &contest.taken {
+            Some(agent) => format!(
+                "kubectl delete agentidentity -n {} {agent}    # or give it another name",
+                key.namespace
+            ),
+            None => format!(
+                "kubectl edit agentblueprint {}    # narrow spec.podSelector of one of the two",
+                contest.rules
+            ),
+        };
+        found.push(finding(format!("Pod {key}"), message, remedy));
+    }
+    found
+}
+
+fn rules(world: &World, audience: &std::sync::Arc<str>, uid: crate::domain::Uid) -> bool {
+    world.audience_holder(audience).is_some_and(|r| r.meta.uid == uid)
+}
+
+fn bindings(world: &World, others: &Others, scope: &Scope<'_>) -> Vec<Finding> {
+    let namespaces: BTreeSet<&str> =
+        world.agents().map(|a| &*a.meta.key.namespace).filter(|n| scope.has(n)).collect();
+    let mut found = Vec::new();
+    for binding in &others.bindings {
+        let namespace = Some(binding.metadata.namespace.as_str()).filter(|n| !n.is_empty());
+        let in_scope = namespace.is_none_or(|n| scope.has(n));
+        let ours = binding.metadata.labels.get(MANAGED_BY.0).is_some_and(|v| v == MANAGED_BY.1);
+        for subject in binding.subjects.iter().flatten() {
+            let of_agent = match subject.kind.as_str() {
+                "User" => agent_of(world, scope, &subject.name),
+                "Group" if subject.name.starts_with("agentid:") => Some(None),
+                _ => None,
+            };
+            // What is of the whole cluster concerns a namespace only if it names one of its agents.
+            let concerns = match (&of_agent, namespace, scope.namespace) {
+                (Some(Some(agent)), None, Some(n)) => *agent.namespace == *n,
+                (Some(None), None, Some(_)) => false,
+                _ => true,
+            };
+            if let (Some(agent), true, false) = (&of_agent, in_scope && concerns, ours) {
+                found.push(by_hand(binding, namespace, &subject.name, agent.as_ref()));
+            } else if subject.kind == "Group" && in_scope {
+                found.extend(broad(binding, namespace, &subject.name, scope, &namespaces));
+            }
+        }
+    }
+    found
+}
+
+/// The agent that a user name is; the inner `None` where it is none of today's. `None` where it is no agent's name.
+#[expect(clippy::option_option, reason = "no agent's name, or one of an agent that may be gone")]
+fn agent_of(world: &World, scope: &Scope<'_>, user: &str) -> Option<Option<Key>> {
+    let (domain, path) = user.strip_prefix("spiffe://")?.split_once('/')?;
+    if scope.trust_domain.is_some_and(|d| d != domain) {
+        return None;
+    }
+    if let Some(uid) = path.strip_prefix("agent/") {
+        let agent = uid.parse().ok().and_then(|uid| world.agent_of_uid(uid));
+        return Some(agent.map(|a| a.meta.key.clone()));
+    }
+    let (namespace, name) = path.strip_prefix("ns/")?.split_once("/agent/")?;
+    Some(Some(Key::new(namespace, name)))
+}
+
+fn name_of(binding: &Binding, namespace: Option<&str>) -> (String, String) {
+    let name = &binding.metadata.name;
+    match namespace {
+        Some(n) => (format!("RoleBinding {n}/{name}"), format!("kubectl delete rolebinding -n {n} {name}")),
+        None => (format!("ClusterRoleBinding {name}"), format!("kubectl delete clusterrolebinding {name}")),
+    }
+}
+
+fn by_hand(binding: &Binding, namespace: Option<&str>, subject: &str, agent: Option<&Key>) -> Finding {
+    let (object, remedy) = name_of(binding, namespace);
+    let whom = match agent {
+        Some(key) => format!("AgentIdentity {key}"),
+        None if subject.starts_with("agentid:") => format!("every agent of the group {subject}"),
+        None => format!("{subject}, which is no agent of today's"),
+    };
+    Finding {
+        check: Check::BoundByHand,
+        object,
+        message: format!(
+            "gives {} {} to {whom} by hand: no grant says so, nothing takes it away with the agent's suspension or end \
+             but its tokens' expiry, and no policy looks at it",
+            binding.role_ref.kind, binding.role_ref.name
+        ),
+        remedy,
+    }
+}
+
+/// A binding to a group that agents' pods or users are in without anybody having said so of them.
+fn broad(
+    binding: &Binding,
+    namespace: Option<&str>,
+    group: &str,
+    scope: &Scope<'_>,
+    namespaces: &BTreeSet<&str>,
+) -> Option<Finding> {
+    let role = &binding.role_ref;
+    if WELL_KNOWN.contains(&role.name.as_str()) && role.kind == "ClusterRole" {
+        return None;
+    }
+    let whom = if let Some(of) = group.strip_prefix("system:serviceaccounts:") {
+        namespaces.contains(of).then(|| format!("every pod of namespace {of}, its agents' among them"))?
+    } else if matches!(group, "system:authenticated" | "system:serviceaccounts") {
+        // Of the whole cluster: not asked for where one namespace is.
+        if namespaces.is_empty() || (namespace.is_none() && scope.namespace.is_some()) {
+            return None;
+        }
+        "every pod of the cluster, agents' among them".to_owned()
+    } else {
+        return None;
+    };
+    let (object, delete) = name_of(binding, namespace);
+    Some(Finding {
+        check: Check::BroadRights,
+        object,
+        message: format!(
+            "gives {} {} to the group {group}, so to {whom}, whatever their grants are; bind it to those who need it",
+            role.kind, role.name
+        ),
+        remedy: delete,
+    })
+}
+
+fn default_tokens(world: &World, others: &Others, scope: &Scope<'_>) -> Vec<Finding> {
+    let mut agents = BTreeMap::<&str, Vec<&Agent>>::new();
+    for agent in world.agents().filter(|a| scope.has(&a.meta.key.namespace)) {
+        agents.entry(&agent.meta.key.namespace).or_default().push(agent);
+    }
+    // One finding an agent, however many its pods are.
+    let mut mounting = BTreeMap::<&Key, (&Pod, usize)>::new();
+    for pod in others.pods.iter().filter(|p| mounts_default(p)) {
+        let line = line_of(others, pod);
+        let candidates = agents.get(pod.metadata.namespace.as_str()).into_iter().flatten();
+        for agent in candidates.filter(|a| is_agent(a, pod, &line)) {
+            mounting.entry(&agent.meta.key).or_insert((pod, 0)).1 += 1;
+        }
+    }
+    mounting
+        .into_iter()
+        .map(|(key, (pod, pods))| {
+            let account = &pod.spec.service_account_name;
+            Finding {
+                check: Check::DefaultToken,
+                object: format!("AgentIdentity {key}"),
+                message: format!(
+                    "{pods} of its pods, such as {}, mount the default token of service account {account} for the Kubernetes \
+                     API: the agent has that account's rights beside its grants, and neither suspend nor a policy takes \
+                     them away. Set automountServiceAccountToken: false on the account or the pods",
+                    pod.metadata.name
+                ),
+                remedy: format!(
+                    "kubectl patch serviceaccount -n {} {account} -p '{{\"automountServiceAccountToken\": false}}'    # then \
+                     restart its pods",
+                    key.namespace
+                ),
+            }
+        })
+        .collect()
+}
+
+fn mounts_default(pod: &Pod) -> bool {
+    let containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+    let over = matches!(pod.status.phase.as_str(), "Succeeded" | "Failed");
+    !over
+        && containers
+            .flat_map(|c| &c.volume_mounts)
+            .any(|m| m.mount_path.trim_end_matches('/') == DEFAULT_TOKEN)
+}
+
+/// The pod and what controls it, as kind and name.
+fn line_of(others: &Others, pod: &Pod) -> Vec<(crate::domain::KindName, String)> {
+    let mut line = vec![("v1/Pod".into(), pod.metadata.name.clone())];
+    let mut next = pod.metadata.controller();
+    while let Some(owner) = next
+        && line.len() < 5
+    {
+        line.push((kind_name(&owner.api_version, &owner.kind), owner.name.clone()));
+        next = others.hops.get(&(pod.metadata.namespace.clone(), owner.kind.clone(), owner.name.clone()));
+    }
+    line
+}
+
+/// Whether a pod is an agent's: it runs for what the agent is bound to, or as the account of one that is bound to nothing.
+fn is_agent(agent: &Agent, pod: &Pod, line: &[(crate::domain::KindName, String)]) -> bool {
+    match &agent.bound {
+        Some(bound) => line.iter().any(|(kind, name)| *kind == bound.kind && **name == *bound.name),
+        None => agent.service_account.as_deref() == Some(&pod.spec.service_account_name),
+    }
+}
