@@ -53,6 +53,7 @@ fn issue(refusal: Option<Refusal>) -> Issue {
         entitlement: Entitlement {
             mode: agentid::api::Mode::Application,
             users: None,
+            kubernetes: false,
             audience: "https://tickets.example.com".into(),
             profile: TokenProfile::Access,
             subject: SubjectForm::Id,
@@ -118,7 +119,10 @@ fn every_member_of_agent_json_is_explained() {
 
 #[test]
 fn every_field_of_the_configuration_is_explained() {
-    let config = Configuration::new("https://agents.example.com", "agents.example.com");
+    let mut config = Configuration::new("https://agents.example.com", "agents.example.com");
+    // What is left out where it is absent.
+    config.kubernetes.server = Some(String::new());
+    config.kubernetes.certificate_authority = Some(String::new());
     let Value::Object(fields) = serde_json::to_value(&config).unwrap() else { panic!("no object") };
     let mut paths = BTreeSet::new();
     for (name, value) in fields {

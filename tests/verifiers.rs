@@ -40,6 +40,7 @@ impl Pair {
         let entitlement = Entitlement {
             mode: agentid::api::Mode::Application,
             users: None,
+            kubernetes: false,
             audience: AUDIENCE.into(),
             profile,
             subject: SubjectForm::Id,

@@ -13,6 +13,7 @@ mod agent_resource;
 pub mod annotation;
 mod configuration;
 mod duration;
+mod kubernetes;
 mod reason;
 mod rules;
 mod selector;
@@ -35,10 +36,11 @@ pub use agent_policy::{
 };
 pub use agent_resource::{
     AgentRef, AgentResource, AgentResourceSpec, AgentResourceStatus, Allowance, Introspector, Mode, Offer,
-    SigningAlgorithm, SubjectForm, TokenProfile,
+    SigningAlgorithm, SubjectForm, ThisCluster, TokenProfile,
 };
 pub use configuration::{BoundKind, ConfigError, Configuration, KeyTimes, Limits, Seconds};
 pub use duration::{DurationError, format_seconds, parse_seconds};
+pub use kubernetes::Kubernetes;
 pub use reason::Reason;
 pub use selector::{BoundedValue, LabelSelector, Requirement, SelectorOperator};
 pub use selector_text::SelectorError;
@@ -63,6 +65,12 @@ pub const MADE_LABEL: &str = "agentid.dev/made-by";
 pub const PER_LABEL: &str = "agentid.dev/identity-per";
 /// The label that says who manages an object, and its value on ours.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "agentid");
+/// The label of our RoleBindings: the UID of the grant that they stand for.
+pub const GRANT_LABEL: &str = "agentid.dev/grant";
+/// The group that every agent is in for the API server, by `agentid kube-auth-config`.
+pub const AGENTS_GROUP: &str = "agentid:agents";
+/// The file (and Secret key) by which `kubectl` comes to the API server as the agent.
+pub const KUBECONFIG_KEY: &str = "kubeconfig";
 /// The label by which a namespace without agents asks for the trust ConfigMap.
 pub const TRUST_LABEL: &str = "agentid.dev/trust";
 /// The name of the ConfigMap that carries the published keys in every namespace with agents.

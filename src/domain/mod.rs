@@ -1,10 +1,12 @@
 //! What exists, what is allowed, what must change. Pure: no I/O, no clock, no randomness; `now` is an
 //! argument everywhere.
 
+pub mod bindings;
 pub mod certificates;
 pub mod choose;
 pub mod decide;
 mod digest;
+pub mod guardrails;
 pub mod identify;
 pub mod keyring;
 pub mod maker;
@@ -32,5 +34,5 @@ pub use seen::*;
 pub use statuslist::{ListId, StatusRef};
 pub use world::{
     BlueprintTally, Contest, Foreign, GrantTally, Holding, Holdings, Lost, Object, Origin, PolicyTally,
-    RecordedBy, Source, SourceState, View, Work, World,
+    RecordedBy, Source, SourceState, Unit, View, Work, World,
 };

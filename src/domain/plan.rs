@@ -372,6 +372,7 @@ fn issue(
                 algorithm: SigningAlgorithm::ES256,
                 mode: Mode::Application,
                 users: None,
+                kubernetes: false,
                 roles: Vec::new(),
                 scopes: Vec::new(),
                 lifetime: decision.lifetime,

@@ -51,6 +51,7 @@ fn entitlement(audience: &str) -> Entitlement {
     Entitlement {
         mode: Mode::Application,
         users: None,
+        kubernetes: false,
         audience: audience.into(),
         profile: TokenProfile::Access,
         subject: SubjectForm::Id,

@@ -4,6 +4,7 @@
 //! its end and gives the lease back.
 
 mod apply;
+mod bindings;
 mod certkeeper;
 mod context;
 mod engine;

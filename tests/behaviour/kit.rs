@@ -34,6 +34,7 @@ kind: Configuration
 issuer: https://agents.example.com
 trustDomain: agents.example.com
 limits: {tokenLifetime: 1h, minTokenLifetime: 61s}
+kubernetes: {bindableRoles: [behave-reader, behave-widened, behave-many, behave-exec]}
 boundKinds:
 - {apiVersion: v1, kind: Pod}
 - {apiVersion: batch/v1, kind: Job}
