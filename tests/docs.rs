@@ -71,6 +71,7 @@ fn issue(refusal: Option<Refusal>) -> Issue {
         uid: Uid(7),
         secret: "triage-agentid".into(),
         tokens: if refusal.is_some() { Vec::new() } else { vec![token] },
+        kubeconfig: None,
         missing: vec![Missing {
             grant: "wiki".into(),
             resource: "wiki".into(),

@@ -64,6 +64,7 @@ impl Pair {
                 entitlement,
                 status: None,
             }],
+            kubeconfig: None,
             missing: Vec::new(),
             refusal: None,
             lifetime: 600,

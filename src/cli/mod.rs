@@ -7,6 +7,7 @@
 mod connection;
 pub mod crds;
 pub mod keys;
+pub mod kube_auth_config;
 pub mod operator;
 pub mod policy;
 pub mod process;
@@ -43,6 +44,7 @@ pub struct Cli {
 pub enum Command {
     Crds(crds::Crds),
     Keys(keys::KeysArgs),
+    KubeAuthConfig(kube_auth_config::KubeAuthConfigArgs),
     Operator(operator::OperatorArgs),
     Policy(policy::PolicyArgs),
     Serve(serve::ServeArgs),
@@ -63,6 +65,9 @@ pub enum CliError {
     /// Of `agentid keys`.
     #[error(transparent)]
     Keys(#[from] keys::KeysError),
+    /// Of `agentid kube-auth-config`.
+    #[error(transparent)]
+    KubeAuthConfig(#[from] kube_auth_config::KubeAuthConfigError),
     /// Of `agentid operator`.
     #[error(transparent)]
     Operator(#[from] operator::RunError),
@@ -112,6 +117,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let done: Result<(), CliError> = match cli.command {
         Command::Crds(command) => command.run().map_err(CliError::from),
         Command::Keys(command) => wait(command.run()),
+        Command::KubeAuthConfig(command) => wait(command.run()),
         Command::Operator(command) => wait(command.run()),
         Command::Policy(command) => wait(command.run()),
         Command::Serve(command) => wait(command.run()),

@@ -9,6 +9,7 @@ mod digest;
 pub mod guardrails;
 pub mod identify;
 pub mod keyring;
+mod kubeconfig;
 pub mod maker;
 mod names;
 pub mod plan;

@@ -83,6 +83,7 @@ fn issue(tokens: Vec<TokenSpec>) -> Issue {
         secret: "triage-agentid".into(),
         lifetime: tokens.iter().map(|t| t.entitlement.lifetime).min().unwrap_or(3600),
         tokens,
+        kubeconfig: None,
         missing: vec![Missing {
             grant: "wiki".into(),
             resource: "wiki".into(),

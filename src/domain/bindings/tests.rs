@@ -24,7 +24,12 @@ fn grant(roles: &str) -> String {
 
 /// With a namespace `ns`, an agent `a`, and the grant `k` of the ClusterRole pod-reader.
 fn cluster() -> Cluster {
+    cluster_at(None)
+}
+
+fn cluster_at(server: Option<&str>) -> Cluster {
     let mut config = Configuration::new("https://agentid.example.com", "example.com");
+    config.kubernetes.server = server.map(str::to_owned);
     config.kubernetes.bindable_roles = ["pod-reader", "wide", "absent"].map(str::to_owned).into();
     let mut c = Cluster::configured(config);
     c.namespace("ns", &[]);
@@ -95,6 +100,28 @@ fn a_grant_without_roles_only_authenticates() {
     assert!(held.kubernetes && held.roles.is_empty());
     assert_eq!(held.profile, crate::api::TokenProfile::Identity);
     assert!(c.bindings.is_empty());
+}
+
+#[test]
+fn a_delivered_grant_brings_a_kubeconfig_whose_change_is_one() {
+    let issue = |server| {
+        let mut c = cluster_at(server);
+        c.apply(
+            &grant("pod-reader").replace("resource: cluster", "resource: cluster, secretKey: cluster.jwt"),
+        );
+        c.settle();
+        let agent = c.world.agent(&Key::new("ns", "a")).unwrap();
+        crate::domain::plan::on_demand(&c.world, agent, &c.decide("ns", "a")).unwrap()
+    };
+    let (one, other) = (issue(None), issue(Some("https://10.0.0.1:6443")));
+    let names = |i: &crate::domain::plan::Issue| -> Vec<String> {
+        i.files().into_iter().map(|(name, _)| name.to_owned()).collect()
+    };
+    assert_eq!(names(&one), ["identity.jwt", "cluster.jwt", "kubeconfig"]);
+    assert!(one.kubeconfig.as_ref().unwrap().contains("\"tokenFile\": \"cluster.jwt\""));
+    assert_eq!(one.tokens, other.tokens);
+    assert_ne!(one.files(), other.files());
+    assert_ne!(one.plan, other.plan, "the Secret is written anew");
 }
 
 #[test]
