@@ -262,6 +262,13 @@ async fn resources_that_are_accepted() {
         ("spiffe://example.org/tickets", ""),
         ("sts.amazonaws.com", IDENTITY),
         ("vault", "tokenProfile: Identity, subject: Name, signingAlgorithm: RS256"),
+        ("https://k", "kubernetes: {}"),
+        ("https://k", "kubernetes: {}, tokenProfile: Identity, subject: Id"),
+        ("https://k", "kubernetes: {}, roles: [{name: view}, {name: \"ns:pod-reader\"}]"),
+        (
+            "kubernetes",
+            "kubernetes: {}, roles: [{name: view}], allow: [{namespaceSelector: {}, modes: [Application]}]",
+        ),
         ("https://vault.example.com", "tokenProfile: Identity, subject: Id, roles: []"),
     ] {
         ns.expect_accepted(&resource(audience, more)).await;
@@ -309,7 +316,29 @@ async fn resources_that_are_refused() {
         ("https://h", "tokenProfile: Both", &["spec.tokenProfile", "Both", "\"Access\", \"Identity\""]),
         ("https://h", "signingAlgorithm: none", &["spec.signingAlgorithm", "\"ES256\", \"RS256\""]),
         ("https://h", "signingAlgorithm: HS256", &["spec.signingAlgorithm", "\"ES256\", \"RS256\""]),
-        ("https://h", "kubernetes: {}", &["unknown field \"spec.kubernetes\""]),
+        ("https://k", "kubernetes: {x: 1}", &["unknown field \"spec.kubernetes.x\""]),
+        (
+            "https://k",
+            "kubernetes: {}, tokenProfile: Access",
+            &["spec.tokenProfile", "kubernetes implies tokenProfile: Identity", "leave tokenProfile out"],
+        ),
+        ("https://k", "kubernetes: {}, subject: Name", &["spec.subject", "kubernetes implies subject: Id"]),
+        ("https://k", "kubernetes: {}, scopes: [{name: a}]", &["spec.scopes", "offer ClusterRoles as roles"]),
+        (
+            "https://k",
+            "kubernetes: {}, agent: {namespace: a, name: b}",
+            &["spec.agent", "tokenProfile: Access"],
+        ),
+        (
+            "https://k",
+            "kubernetes: {}, allow: [{namespaceSelector: {}, modes: [Application, Delegation]}]",
+            &["spec.allow", "Application alone"],
+        ),
+        (
+            "https://k",
+            "kubernetes: {}, allow: [{namespaceSelector: {}, scopes: [a]}]",
+            &["spec.allow", "kubernetes has no scopes"],
+        ),
         (
             "https://h",
             "introspectors: [{namespace: a}]",
@@ -558,6 +587,8 @@ async fn immutable_fields_stay() {
     let moved = resource("https://other.example.com", "roles: [{name: a}]");
     ns.expect_change_rejected(&moved, &refused("spec.audience")).await;
     ns.expect_change_rejected(&offering(IDENTITY), &refused("spec.tokenProfile")).await;
+    let cluster = offering("roles: [{name: a}], kubernetes: {}");
+    ns.expect_change_rejected(&cluster, &refused("spec.kubernetes")).await;
     // What is said with the default is what was said without it.
     ns.apply(&offering(ACCESS)).await;
     ns.apply(&offering("roles: [{name: b}, {name: a}], maxTokenLifetime: 5m")).await;

@@ -69,6 +69,7 @@ fn issue(refusal: Option<Refusal>) -> Issue {
             mode: agentid::api::Mode::AgentUser,
             users: None,
             username: Some("triage@agents.example.com".into()),
+            kubernetes: false,
             audience: "https://tickets.example.com".into(),
             profile: TokenProfile::Access,
             subject: SubjectForm::Id,
@@ -86,6 +87,7 @@ fn issue(refusal: Option<Refusal>) -> Issue {
         uid: Uid(7),
         secret: "triage-agentid".into(),
         tokens: if refusal.is_some() { Vec::new() } else { vec![token] },
+        kubeconfig: None,
         missing: vec![Missing {
             grant: "wiki".into(),
             resource: "wiki".into(),
@@ -134,7 +136,10 @@ fn every_member_of_agent_json_is_explained() {
 
 #[test]
 fn every_field_of_the_configuration_is_explained() {
-    let config = Configuration::new("https://agents.example.com", "agents.example.com");
+    let mut config = Configuration::new("https://agents.example.com", "agents.example.com");
+    // What is left out where it is absent.
+    config.kubernetes.server = Some(String::new());
+    config.kubernetes.certificate_authority = Some(String::new());
     let Value::Object(fields) = serde_json::to_value(&config).unwrap() else { panic!("no object") };
     let mut paths = BTreeSet::new();
     for (name, value) in fields {

@@ -9,7 +9,7 @@ use super::{LabelSelector, rules};
 
 /// Holds for access tokens' audiences: a scheme, a host without user, perhaps a port, a path; or a URN
 /// (RFC 8141). What has characters that no audience may have is refused by that rule alone.
-const ABSOLUTE_URI: &str = r#"(has(self.tokenProfile) && self.tokenProfile == 'Identity') || !self.audience.matches(r'^[!"$-~]+$') || self.audience.matches(r'^[a-z][a-z0-9+.-]*://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$') || self.audience.matches(r'^urn:[a-z0-9][a-z0-9-]{0,31}:[!-~]+$')"#;
+const ABSOLUTE_URI: &str = r#"has(self.kubernetes) || (has(self.tokenProfile) && self.tokenProfile == 'Identity') || !self.audience.matches(r'^[!"$-~]+$') || self.audience.matches(r'^[a-z][a-z0-9+.-]*://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$') || self.audience.matches(r'^urn:[a-z0-9][a-z0-9-]{0,31}:[!-~]+$')"#;
 
 /// A service that agents may be granted rights on. Nothing is grantable by default: see `allow`.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -43,25 +43,44 @@ const ABSOLUTE_URI: &str = r#"(has(self.tokenProfile) && self.tokenProfile == 'I
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("(has(self.tokenProfile) ? self.tokenProfile : 'Access') == (has(oldSelf.tokenProfile) ? oldSelf.tokenProfile : 'Access')")
+    validation = Rule::new("has(self.kubernetes) || (has(self.tokenProfile) ? self.tokenProfile : 'Access') == (has(oldSelf.tokenProfile) ? oldSelf.tokenProfile : 'Access')")
         .message("tokenProfile is immutable, since no audience may ever take both token kinds: create another AgentResource instead")
         .field_path(".tokenProfile")
+        .reason(Reason::FieldValueForbidden),
+    validation = Rule::new("has(self.kubernetes) == has(oldSelf.kubernetes)")
+        .message("kubernetes is immutable, since it decides the token kind: create another AgentResource instead")
+        .field_path(".kubernetes")
         .reason(Reason::FieldValueForbidden),
     validation = Rule::new(ABSOLUTE_URI)
         .message("audience must be an absolute URI, such as https://tickets.example.com or urn:example:tickets, where tokenProfile is Access (the default)")
         .field_path(".audience"),
-    validation = Rule::new("!has(self.subject) || (has(self.tokenProfile) && self.tokenProfile == 'Identity')")
+    validation = Rule::new("!has(self.kubernetes) || !has(self.tokenProfile) || self.tokenProfile == 'Identity'")
+        .message("kubernetes implies tokenProfile: Identity, since the API server takes no access tokens: leave tokenProfile out")
+        .field_path(".tokenProfile"),
+    validation = Rule::new("!has(self.kubernetes) || !has(self.subject) || self.subject == 'Id'")
+        .message("kubernetes implies subject: Id, since RoleBindings name agents by their id: leave subject out")
+        .field_path(".subject"),
+    validation = Rule::new("has(self.kubernetes) || !has(self.subject) || (has(self.tokenProfile) && self.tokenProfile == 'Identity')")
         .message("subject needs tokenProfile: Identity; an access token's subject is always the agent id: leave it out")
         .field_path(".subject"),
-    validation = Rule::new("!(has(self.tokenProfile) && self.tokenProfile == 'Identity') || !has(self.roles) || size(self.roles) == 0")
-        .message("roles need tokenProfile: Access; an identity token only authenticates: leave them out")
+    validation = Rule::new("has(self.kubernetes) || !(has(self.tokenProfile) && self.tokenProfile == 'Identity') || !has(self.roles) || size(self.roles) == 0")
+        .message("roles need tokenProfile: Access, or kubernetes; an identity token only authenticates: leave them out")
         .field_path(".roles"),
-    validation = Rule::new("!(has(self.tokenProfile) && self.tokenProfile == 'Identity') || !has(self.scopes) || size(self.scopes) == 0")
+    validation = Rule::new("!has(self.kubernetes) || !has(self.scopes) || size(self.scopes) == 0")
+        .message("kubernetes has no scopes: offer ClusterRoles as roles instead")
+        .field_path(".scopes"),
+    validation = Rule::new("has(self.kubernetes) || !(has(self.tokenProfile) && self.tokenProfile == 'Identity') || !has(self.scopes) || size(self.scopes) == 0")
         .message("scopes need tokenProfile: Access; an identity token only authenticates: leave them out")
         .field_path(".scopes"),
-    validation = Rule::new("!(has(self.tokenProfile) && self.tokenProfile == 'Identity') || !has(self.agent)")
+    validation = Rule::new("!(has(self.kubernetes) || (has(self.tokenProfile) && self.tokenProfile == 'Identity')) || !has(self.agent)")
         .message("agent needs tokenProfile: Access: an agent that takes calls is called with access tokens; leave it out")
-        .field_path(".agent")
+        .field_path(".agent"),
+    validation = Rule::new("!has(self.kubernetes) || !has(self.allow) || self.allow.all(a, !has(a.scopes) || size(a.scopes) == 0)")
+        .message("kubernetes has no scopes: leave them out of allow")
+        .field_path(".allow"),
+    validation = Rule::new("!has(self.kubernetes) || !has(self.allow) || self.allow.all(a, !has(a.modes) || a.modes.all(m, m == 'Application'))")
+        .message("kubernetes takes the mode Application alone, since its tokens never speak for a user: leave modes out of allow")
+        .field_path(".allow")
 )]
 pub struct AgentResourceSpec {
     /// The `aud` of its tokens; unique in the cluster, the older AgentResource wins. Immutable.
@@ -89,7 +108,7 @@ pub struct AgentResourceSpec {
     #[schemars(length(max = 24))]
     #[x_kube(validation = rules::lifetime("maxTokenLifetime", "1m", "24h"))]
     pub max_token_lifetime: Option<String>,
-    /// The roles that it offers.
+    /// The roles that it offers; of `kubernetes` the names of ClusterRoles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -111,7 +130,16 @@ pub struct AgentResourceSpec {
     /// pass calls on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentRef>,
+    /// The resource is this cluster: its roles are ClusterRoles, and a grant becomes a RoleBinding in the grant's
+    /// namespace. Implies `tokenProfile: Identity` and `subject: Id`. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ThisCluster")]
+    pub kubernetes: Option<ThisCluster>,
 }
+
+/// Marks the AgentResource that is this cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ThisCluster {}
 
 /// A service account that may ask about a resource's tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

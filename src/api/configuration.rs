@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{DurationError, Serving, SigningAlgorithm, StatusLists, UserIssuer, parse_seconds};
+use super::{DurationError, Kubernetes, Serving, SigningAlgorithm, StatusLists, UserIssuer, parse_seconds};
 
 /// The configuration, as it stands in the file given by `--config`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub struct Configuration {
     /// The status lists.
     #[serde(default)]
     pub status_lists: StatusLists,
+    /// What agents may hold on this cluster, and how they reach it.
+    #[serde(default)]
+    pub kubernetes: Kubernetes,
 }
 
 /// A kind that agents may be bound to.
@@ -186,6 +189,7 @@ impl Configuration {
             agent_user_domains: Vec::new(),
             serving: Serving::default(),
             status_lists: StatusLists::default(),
+            kubernetes: Kubernetes::default(),
         }
     }
 
@@ -286,6 +290,7 @@ impl Configuration {
         if let Err(e) = self.pod_selector.parse::<super::LabelSelector>() {
             return refuse("podSelector", e.to_string());
         }
+        self.kubernetes.check()?;
         super::serving::check(self)
     }
 

@@ -13,6 +13,7 @@ mod agent_resource;
 pub mod annotation;
 mod configuration;
 mod duration;
+mod kubernetes;
 mod protected;
 mod reason;
 mod rules;
@@ -36,10 +37,11 @@ pub use agent_policy::{
 };
 pub use agent_resource::{
     AgentRef, AgentResource, AgentResourceSpec, AgentResourceStatus, Allowance, Introspector, Mode, Offer,
-    SigningAlgorithm, SubjectForm, TokenProfile,
+    SigningAlgorithm, SubjectForm, ThisCluster, TokenProfile,
 };
 pub use configuration::{BoundKind, ConfigError, Configuration, KeyTimes, Limits, Seconds};
 pub use duration::{DurationError, format_seconds, parse_seconds};
+pub use kubernetes::Kubernetes;
 pub use protected::{PROTECTED, Protected};
 pub use reason::Reason;
 pub(crate) use rules::ONE_LINE;
@@ -66,6 +68,12 @@ pub const MADE_LABEL: &str = "agentid.dev/made-by";
 pub const PER_LABEL: &str = "agentid.dev/identity-per";
 /// The label that says who manages an object, and its value on ours.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "agentid");
+/// The label of our RoleBindings: the UID of the grant that they stand for.
+pub const GRANT_LABEL: &str = "agentid.dev/grant";
+/// The group that every agent is in for the API server, by `agentid kube-auth-config`.
+pub const AGENTS_GROUP: &str = "agentid:agents";
+/// The file (and Secret key) by which `kubectl` comes to the API server as the agent.
+pub const KUBECONFIG_KEY: &str = "kubeconfig";
 /// The label by which a namespace without agents asks for the trust ConfigMap.
 pub const TRUST_LABEL: &str = "agentid.dev/trust";
 /// The label by which a pod asks for its credentials: `true` for the Secret as a volume, `sidecar` for the sidecar.
@@ -79,8 +87,6 @@ pub const EDITED_BY_ANNOTATION: &str = "agentid.dev/edited-by";
 /// The verb on an AgentIdentity, AgentBlueprint or AgentPolicy without which nobody ends its suspension, where the
 /// admission policies are installed.
 pub const RESUME_VERB: &str = "resume";
-/// The one group of agents as users of the Kubernetes API.
-pub const AGENTS_GROUP: &str = "agentid:agents";
 /// The name of the ConfigMap that carries the published keys in every namespace with agents.
 pub const TRUST_NAME: &str = "agentid-trust";
 /// The file (and Secret key) of the identity token.

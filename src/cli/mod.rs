@@ -10,6 +10,7 @@ pub mod crds;
 pub mod doctor;
 pub mod generated;
 pub mod keys;
+pub mod kube_auth_config;
 mod look;
 pub mod operator;
 pub mod policy;
@@ -51,6 +52,7 @@ pub enum Command {
     Crds(crds::Crds),
     Doctor(doctor::DoctorArgs),
     Keys(keys::KeysArgs),
+    KubeAuthConfig(kube_auth_config::KubeAuthConfigArgs),
     Operator(operator::OperatorArgs),
     Policy(policy::PolicyArgs),
     Serve(serve::ServeArgs),
@@ -80,6 +82,9 @@ pub enum CliError {
     /// Of `agentid keys`.
     #[error(transparent)]
     Keys(#[from] keys::KeysError),
+    /// Of `agentid kube-auth-config`.
+    #[error(transparent)]
+    KubeAuthConfig(#[from] kube_auth_config::KubeAuthConfigError),
     /// Of `agentid operator`.
     #[error(transparent)]
     Operator(#[from] operator::RunError),
@@ -137,6 +142,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Crds(command) => command.run().map_err(CliError::from),
         Command::Doctor(command) => wait(command.run()),
         Command::Keys(command) => wait(command.run()),
+        Command::KubeAuthConfig(command) => wait(command.run()),
         Command::Operator(command) => wait(command.run()),
         Command::Policy(command) => wait(command.run()),
         Command::Serve(command) => wait(command.run()),

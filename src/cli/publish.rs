@@ -133,9 +133,9 @@ pub enum PublishError {
 
 /// What a ConfigMap says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Published {
+pub(super) struct Published {
     namespace: String,
-    issuer: String,
+    pub(super) issuer: String,
     jwks: String,
 }
 
@@ -187,7 +187,7 @@ fn read_config(path: &Path) -> Result<Configuration, PublishError> {
 }
 
 /// The ConfigMaps of ours.
-async fn find(client: &Client, namespace: Option<&str>) -> Result<Vec<ConfigMap>, CallError> {
+pub(super) async fn find(client: &Client, namespace: Option<&str>) -> Result<Vec<ConfigMap>, CallError> {
     if let Some(namespace) = namespace {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
         return match timed(maps.get(TRUST_NAME)).await {
@@ -213,7 +213,7 @@ async fn find(client: &Client, namespace: Option<&str>) -> Result<Vec<ConfigMap>
 }
 
 /// What all ConfigMaps of ours say.
-fn agreed(found: &[ConfigMap], place: String) -> Result<Published, PublishError> {
+pub(super) fn agreed(found: &[ConfigMap], place: String) -> Result<Published, PublishError> {
     let ours = |map: &&ConfigMap| {
         map.metadata.labels.as_ref().and_then(|l| l.get(MANAGED_BY.0)).map(String::as_str)
             == Some(MANAGED_BY.1)

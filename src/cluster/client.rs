@@ -12,10 +12,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
+
+use crate::api::Configuration;
 
 pub use error::{CallError, Class};
 pub(super) use error::{clip, shape_error};
@@ -49,6 +53,18 @@ pub struct Clients {
     pub namespace_default: String,
     /// Scheme, host and port of the API server, for messages.
     pub server: String,
+    /// The certificates (PEM) that vouch for the API server; `None` if the system's do.
+    pub authority: Option<String>,
+}
+
+impl Clients {
+    /// Fills in what a configuration leaves to the certificates that this process trusts.
+    #[must_use]
+    pub fn complete(&self, mut config: Configuration) -> Configuration {
+        let authority = &mut config.kubernetes.certificate_authority;
+        *authority = authority.take().or_else(|| self.authority.clone());
+        config
+    }
 }
 
 impl fmt::Debug for Clients {
@@ -111,6 +127,7 @@ pub async fn connect(options: &ClientOptions) -> Result<Clients, ClientError> {
         write: client(CONNECT_TIMEOUT, CALL_TIMEOUT)?,
         lease: client(CONNECT_TIMEOUT, CONNECT_TIMEOUT)?,
         namespace_default: config.default_namespace.clone(),
+        authority: authority(&config),
         server: format!(
             "{}://{}:{}",
             config.cluster_url.scheme_str().unwrap_or("https"),
@@ -118,6 +135,20 @@ pub async fn connect(options: &ClientOptions) -> Result<Clients, ClientError> {
             config.cluster_url.port_u16().unwrap_or(443)
         ),
     })
+}
+
+/// What vouches for the API server, as PEM.
+fn authority(config: &Config) -> Option<String> {
+    if let Some(file) = &config.root_cert_file {
+        return std::fs::read_to_string(file).ok();
+    }
+    let one = |der: &Vec<u8>| {
+        let text = STANDARD.encode(der);
+        let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    };
+    let all: String = config.root_cert.as_ref()?.iter().map(one).collect();
+    (!all.is_empty()).then_some(all)
 }
 
 async fn configuration(options: &ClientOptions) -> Result<Config, ClientError> {

@@ -16,12 +16,14 @@ use tokio_util::sync::CancellationToken;
 use super::client::{CallError, Class, timed};
 use super::watch::{Signal, Unreadable, WatchSpec, watch};
 use super::wire::{
-    Wire, WireAgent, WireBlueprint, WireGrant, WireObject, WirePolicy, WireResource, WireSecret, WireTrust,
-    WireWorkload,
+    Wire, WireAgent, WireBinding, WireBlueprint, WireClusterRole, WireGrant, WireObject, WirePolicy,
+    WireResource, WireSecret, WireTrust, WireWorkload,
 };
-use crate::api::{BoundKind, Configuration, SECRET_TYPE, TRUST_NAME};
+use crate::api::{BoundKind, Configuration, GRANT_LABEL, MANAGED_BY, SECRET_TYPE, TRUST_NAME};
 use crate::domain::{Key, Lost, Object, Origin, Source, View, World, kind_name};
 
+/// Where ClusterRoles are served.
+pub(super) const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 /// Objects taken in under one lock.
 const CHUNK: usize = 200;
 /// How often to ask for a kind that isn't served.
@@ -88,6 +90,9 @@ pub fn feed_operator(
     feeds.start::<WireSecret>(Source::Secrets, secrets);
     let trust = WatchSpec::new("/api/v1/configmaps").fields(format!("metadata.name={TRUST_NAME}"));
     feeds.start::<WireTrust>(Source::Trust, trust);
+    let ours = format!("{}={},{GRANT_LABEL}", MANAGED_BY.0, MANAGED_BY.1);
+    let bindings = WatchSpec::new("/apis/rbac.authorization.k8s.io/v1/rolebindings").labels(&ours);
+    feeds.start::<WireBinding>(Source::Bindings, bindings);
 }
 
 /// Starts the token service's watches; `lease` names the operator's Lease.
@@ -132,7 +137,7 @@ impl Feeds<'_> {
         spawn(self.feeder(source, spec).run::<T>(), self.stop);
     }
 
-    /// Our kinds, namespaces, and the bound kinds with their hops.
+    /// Our kinds, namespaces, ClusterRoles, and the bound kinds with their hops.
     fn shared(&self) {
         let ours = |plural: &str| WatchSpec::new(format!("/apis/{}/{plural}", crate::api::API_VERSION));
         self.start::<WireAgent>(Source::Agents, ours("agentidentities"));
@@ -141,6 +146,7 @@ impl Feeds<'_> {
         self.start::<WireBlueprint>(Source::Blueprints, ours("agentblueprints"));
         self.start::<WirePolicy>(Source::Policies, ours("agentpolicies"));
         self.start::<WireObject>(Source::Namespaces, WatchSpec::new("/api/v1/namespaces").metadata_only());
+        self.start::<WireClusterRole>(Source::ClusterRoles, WatchSpec::new(CLUSTER_ROLES));
         let (config, hops) = {
             let world = self.world.read();
             (world.config().clone(), world.hops())

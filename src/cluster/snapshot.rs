@@ -23,11 +23,11 @@ use thiserror::Error;
 pub use self::similar::similar;
 pub use self::whole::{Whole, WholeError, whole};
 use super::client::{CallError, Class, timed};
-use super::feed::{Skipped, collection};
+use super::feed::{CLUSTER_ROLES, Skipped, collection};
 use super::watch::{Signal, Unreadable, WatchSpec, watch};
 use super::wire::{
-    Wire, WireAgent, WireBlueprint, WireGrant, WireObject, WirePolicy, WireResource, WireSecret, WireTrust,
-    WireWorkload,
+    Wire, WireAgent, WireBlueprint, WireClusterRole, WireGrant, WireObject, WirePolicy, WireResource,
+    WireSecret, WireTrust, WireWorkload,
 };
 use super::write::Writer;
 use crate::api::{
@@ -144,6 +144,7 @@ pub async fn snapshot(
     let trust = looker.writer.look::<Value>("/api/v1/configmaps", &agent.sibling(TRUST_NAME)).await;
     let issuer =
         config.as_ref().map(|c| c.issuer.clone()).or_else(|| issuer_of(trust.as_ref().ok()?.as_ref()?));
+    let assumed = config.is_none();
     let config = config.unwrap_or_else(|| {
         let trust_domain = status.agent_id.as_deref().and_then(trust_domain_of).unwrap_or_default();
         let mut config = Configuration::new(issuer.as_deref().unwrap_or_default(), trust_domain);
@@ -162,6 +163,7 @@ pub async fn snapshot(
         of_blueprint: blueprint.is_some(),
     };
     looker.fill(&mut taking, trust).await;
+    looker.cluster_roles(&mut taking, assumed).await;
     if let Some(bound) = bound {
         looker.bound(&mut taking, agent, &bound).await;
     }
@@ -282,6 +284,17 @@ impl Looker<'_> {
         let namespace = self.get(&format!("/api/v1/namespaces/{}", self.namespace)).await;
         taking.one::<WireObject>(&Source::Namespaces, namespace);
         taking.one::<WireTrust>(&Source::Trust, trust);
+    }
+
+    /// The ClusterRoles, if some resource is this cluster.
+    async fn cluster_roles(&self, taking: &mut Taking, assumed: bool) {
+        if !taking.world.resources().any(|r| r.kubernetes) {
+            return;
+        }
+        if assumed {
+            taking.world.assume_bindable();
+        }
+        self.take::<WireClusterRole>(taking, Source::ClusterRoles, WatchSpec::new(CLUSTER_ROLES)).await;
     }
 
     /// The object that the agent is bound to, looked up by name: a pod also where no watch would show it.

@@ -3,6 +3,8 @@
 //! Invariant: Secret data is never read; who else wrote a Secret of ours is told from its managedFields, which
 //! are dropped at once.
 
+mod rbac;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,6 +25,8 @@ use crate::domain::{
     BoundObject, Changed, Controller, Credentials, Digest, Drift, Hasher, Key, Labels, Meta, Namespace,
     Object, ServiceAccount, Source, Trust, Uid, Unfit, kind_name,
 };
+
+pub use self::rbac::{WireBinding, WireClusterRole};
 
 /// The field manager of every write of ours.
 pub const FIELD_MANAGER: &str = "agentid";

@@ -4,6 +4,8 @@
 //! nobody else's object; nothing that is gone is ever brought back; the answer, as metadata where that is
 //! enough, goes back into the world.
 
+mod bindings;
+
 use std::collections::BTreeMap;
 
 use base64::Engine;

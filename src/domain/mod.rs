@@ -2,12 +2,15 @@
 //! argument everywhere.
 
 pub mod agent_user;
+pub mod bindings;
 pub mod certificates;
 pub mod choose;
 pub mod decide;
 mod digest;
+pub mod guardrails;
 pub mod identify;
 pub mod keyring;
+mod kubeconfig;
 pub mod maker;
 mod names;
 pub mod plan;
@@ -33,5 +36,5 @@ pub use seen::*;
 pub use statuslist::{ListId, StatusRef};
 pub use world::{
     BlueprintTally, Contest, Foreign, GrantTally, Holding, Holdings, Lost, Object, Origin, PolicyTally,
-    RecordedBy, Source, SourceState, View, Work, World,
+    RecordedBy, Source, SourceState, Unit, View, Work, World,
 };

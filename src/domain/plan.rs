@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::kubeconfig::{digest as kubeconfig_digest, kubeconfig};
 use super::schedule;
 use super::statuslist::{Indexes, StatusRef};
 use super::{
     Agent, Changed, Credentials, Decision, Digest, Drift, Entitlement, Hasher, Key, Refusal, Standing, Uid,
     World,
 };
-use crate::api::{IDENTITY_KEY, Mode, Reason, SigningAlgorithm, SubjectForm, TokenProfile};
+use crate::api::{IDENTITY_KEY, KUBECONFIG_KEY, Mode, Reason, SigningAlgorithm, SubjectForm, TokenProfile};
 
 /// What of the key ring matters to plans.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct Issue {
     pub secret: Arc<str>,
     /// The tokens; none if the credential is withdrawn.
     pub tokens: Vec<TokenSpec>,
+    /// The `kubeconfig` beside the first token for this cluster.
+    pub kubeconfig: Option<Arc<str>>,
     /// What is narrowed or missing, and why.
     pub missing: Vec<Missing>,
     /// Why the credential is withdrawn.
@@ -74,6 +77,15 @@ pub struct Issue {
     pub lifetime: u32,
     /// Digest of all of the above.
     pub plan: Digest,
+}
+
+impl Issue {
+    /// Every file but `agent.json`, with a digest of what it says.
+    #[must_use]
+    pub fn files(&self) -> Vec<(&str, Digest)> {
+        let tokens = self.tokens.iter().map(|t| (&*t.file, t.entitlement.digest()));
+        tokens.chain(self.kubeconfig.iter().map(|k| (KUBECONFIG_KEY, kubeconfig_digest(k)))).collect()
+    }
 }
 
 /// Why a Secret is written.
@@ -280,15 +292,14 @@ fn allowed(
             };
         }
         (Some((_, anew)), Some(problem)) => {
+            let due = issue.files();
             let undue: Vec<_> = secret
                 .tokens
                 .iter()
                 // An agent that is allowed has a right to say who it is, whatever else the configuration has
                 // come to say: another issuer must not take every identity token while its ring is refused.
                 .filter(|(file, _)| **file != *IDENTITY_KEY)
-                .filter(|(file, digest)| {
-                    !issue.tokens.iter().any(|t| *t.file == **file && t.entitlement.digest() == *digest)
-                })
+                .filter(|(file, digest)| !due.contains(&(&**file, *digest)))
                 .map(|(file, _)| file.clone())
                 .collect();
             let left = secret.tokens.len() - undue.len();
@@ -373,6 +384,7 @@ fn issue(
                 mode: Mode::Application,
                 users: None,
                 username: None,
+                kubernetes: false,
                 roles: Vec::new(),
                 scopes: Vec::new(),
                 lifetime: decision.lifetime,
@@ -412,6 +424,13 @@ fn issue(
             h.part(&at.list.0.to_be_bytes()).part(&at.index.to_be_bytes());
         }
     }
+    let kubeconfig = tokens
+        .iter()
+        .find(|t| t.entitlement.kubernetes)
+        .map(|t| kubeconfig(&world.config().kubernetes, &decision.agent.namespace, &t.file));
+    if let Some(kubeconfig) = &kubeconfig {
+        h.part(kubeconfig.as_bytes());
+    }
     for m in &missing {
         let (reason, message) =
             m.refusal.as_ref().map_or(("", ""), |r| (r.reason.as_str(), r.message.as_str()));
@@ -426,6 +445,7 @@ fn issue(
         blueprint: agent.blueprint.clone(),
         secret: agent.secret_name.clone(),
         tokens,
+        kubeconfig,
         missing,
         refusal: refusal.cloned(),
         lifetime,

@@ -20,7 +20,7 @@ pub use self::audit::{Action, Audit, AuditLine};
 use self::claims::About;
 pub use self::claims::{AccessClaims, AgentClaim, IdentityClaims, StatusListRef};
 pub use self::demand::{Actor, Chain, Demand, MintedToken, UserSubject};
-use crate::api::{DOCUMENT_KEY, Reason, SigningAlgorithm, TokenProfile, annotation};
+use crate::api::{DOCUMENT_KEY, KUBECONFIG_KEY, Reason, SigningAlgorithm, TokenProfile, annotation};
 use crate::crypto::SigningKey;
 use crate::domain::plan::{Issue, TokenSpec};
 use crate::domain::status::agent_id;
@@ -155,9 +155,11 @@ impl Issuer {
         let expires_at = filed.iter().map(|f| f.expires_at).min();
         let renew_at = expires_at.map(|e| schedule::renew_at(issue.uid, now, issue.lifetime).min(e));
         data.insert(DOCUMENT_KEY.to_owned(), document::document(self, issue, &filed));
+        if let Some(kubeconfig) = &issue.kubeconfig {
+            data.insert(KUBECONFIG_KEY.to_owned(), kubeconfig.to_string());
+        }
         kids.sort_unstable();
-        let tokens: Vec<_> =
-            issue.tokens.iter().map(|t| format!("{}={}", t.file, t.entitlement.digest())).collect();
+        let tokens: Vec<_> = issue.files().iter().map(|(f, d)| format!("{f}={d}")).collect();
         Ok(Contents {
             data,
             annotations: annotations(issue, issue.plan, &tokens, &kids, renew_at, expires_at),

@@ -52,6 +52,7 @@ fn entitlement(audience: &str) -> Entitlement {
         mode: Mode::Application,
         users: None,
         username: None,
+        kubernetes: false,
         audience: audience.into(),
         profile: TokenProfile::Access,
         subject: SubjectForm::Id,
@@ -83,6 +84,7 @@ fn issue(tokens: Vec<TokenSpec>) -> Issue {
         secret: "triage-agentid".into(),
         lifetime: tokens.iter().map(|t| t.entitlement.lifetime).min().unwrap_or(3600),
         tokens,
+        kubeconfig: None,
         missing: vec![Missing {
             grant: "wiki".into(),
             resource: "wiki".into(),

@@ -79,6 +79,9 @@ pub(super) async fn agent(cx: &Context, key: &Key) -> Result<Option<Timestamp>, 
         let now = Timestamp::now();
         let look = look(cx, &cx.world.read(), key, now)?;
         let Some(Look { decision, indexes, plan }) = look else { return Ok(None) };
+        if cx.world.read().may_be_bound(&decision) {
+            cx.world.write().record_bindings(&decision);
+        }
         let holdings = decision.holdings();
         if cx.world.read().holdings(key) != Some(&holdings) {
             cx.world.write().record_holdings(key, holdings);

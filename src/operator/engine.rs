@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apply::{self, Failure};
 use super::context::Context;
-use super::{maker, statuses, trust};
+use super::{bindings, maker, statuses, trust};
 use crate::cluster::lease::Claim;
 use crate::domain::{Lane, Queue, Uid, Work, schedule};
 
@@ -60,6 +60,8 @@ impl Engine {
         let mut certificates = self.cx.certificates.clone();
         let mut flush = tokio::time::interval(statuses::PERIOD);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut gather = tokio::time::interval(bindings::GATHER);
+        gather.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut flushing: Option<tokio::task::JoinHandle<()>> = None;
         loop {
             self.collect();
@@ -83,6 +85,9 @@ impl Engine {
                     self.keys_changed();
                 }
                 Ok(()) = certificates.changed() => self.cx.world.write().mark_trust(),
+                _ = gather.tick() => {
+                    self.cx.world.write().release_bindings();
+                }
                 _ = flush.tick() => {
                     if self.settled && flushing.as_ref().is_none_or(|f| f.is_finished()) && self.claim.is_current() {
                         let cx = self.cx.clone();
@@ -214,6 +219,7 @@ async fn perform(cx: &Context, claim: &Claim, work: &Work) -> Result<Option<Time
         Work::Orphan(key) => apply::orphan(cx, key).await,
         Work::Trust(namespace) => trust::one(cx, namespace).await,
         Work::Pod(pod) => maker::pod(cx, pod).await,
+        Work::Binding(unit) => bindings::one(cx, unit).await,
     }
 }
 

@@ -4,6 +4,7 @@
 //! its end and gives the lease back.
 
 mod apply;
+mod bindings;
 mod certkeeper;
 mod context;
 mod engine;
@@ -84,6 +85,7 @@ pub enum OperatorError {
 pub async fn run(options: Options) -> Result<(), OperatorError> {
     let Options { config, client, namespace, identity, admin_listen } = options;
     let clients = connect(&client).await?;
+    let config = clients.complete(config);
     let stop = CancellationToken::new();
     tokio::spawn(crate::net::signal::cancel_on_signal(stop.clone()));
     tracing::info!(server = %clients.server, %namespace, issuer = %config.issuer, trust_domain = %config.trust_domain, version = env!("CARGO_PKG_VERSION"), "starting");

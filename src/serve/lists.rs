@@ -175,7 +175,7 @@ impl Lists {
         let mut inner = self.inner();
         let dirty = world.take_dirty().into_iter().filter_map(|(work, _)| match work {
             Work::Agent(key) => Some(key),
-            Work::Orphan(_) | Work::Trust(_) | Work::Pod(_) => None,
+            Work::Orphan(_) | Work::Trust(_) | Work::Pod(_) | Work::Binding(_) => None,
         });
         let mut agents: BTreeSet<Key> = dirty.collect();
         agents.extend(inner.timers.due(now));

@@ -113,6 +113,7 @@ pub enum ServeError {
 pub async fn run(options: Options) -> Result<(), ServeError> {
     let Options { config, client, namespace, listen, verify_listen, admin_listen, certificate } = options;
     let clients = connect(&client).await?;
+    let config = clients.complete(config);
     let stop = CancellationToken::new();
     tokio::spawn(crate::net::signal::cancel_on_signal(stop.clone()));
     tracing::info!(server = %clients.server, %namespace, issuer = %config.issuer, version = env!("CARGO_PKG_VERSION"), "starting");

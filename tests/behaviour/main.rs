@@ -21,6 +21,7 @@ mod grant;
 mod grant_time;
 mod issue;
 mod kit;
+mod kubernetes;
 mod policy;
 mod renewal;
 mod tell;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::common::{ControlPlane, Namespace, Operator, eventually};
-use crate::service::{Idp, Service, Town};
+use crate::service::{Idp, Service, Town, free_port};
 
 pub const SOON: Duration = Duration::from_secs(20);
 pub const JWT_BEARER_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -34,6 +34,8 @@ pub struct Stage {
     pub town: Town,
     pub service: Service,
     pub idp: Idp,
+    /// Where a second API server may be, as agents' `kubeconfig` says.
+    pub kube_port: u16,
     _operator: Operator,
     _keep: tokio::runtime::Runtime,
 }
@@ -46,8 +48,10 @@ pub async fn stage() -> &'static Stage {
             let keep =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             let idp = keep.spawn(Idp::start()).await.unwrap();
+            let kube_port = free_port();
             let more = format!(
-                "statusLists: {{ttl: 2s, lifetime: 1m}}\nagentUserDomains: [agents.example.com]\nuserIssuers:\n{}",
+                "statusLists: {{ttl: 2s, lifetime: 1m}}\nkubernetes: {{bindableRoles: [serve-pod-reader], server: \
+                 \"https://127.0.0.1:{kube_port}\"}}\nagentUserDomains: [agents.example.com]\nuserIssuers:\n{}",
                 idp.entry("corp:", FOR_BLUEPRINT)
             );
             let town = Town::new("agentid-serve", &more);
@@ -55,7 +59,7 @@ pub async fn stage() -> &'static Stage {
             forget(control_plane, &town.namespace).await;
             let operator = town.operator(control_plane).await;
             let service = town.serve(control_plane).await;
-            Stage { town, service, idp, _operator: operator, _keep: keep }
+            Stage { town, service, idp, kube_port, _operator: operator, _keep: keep }
         })
         .await
 }

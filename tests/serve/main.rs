@@ -17,6 +17,7 @@ mod delegation;
 mod forge;
 mod identity;
 mod kit;
+mod login;
 mod own;
 mod policy;
 mod record;

@@ -34,6 +34,7 @@ pub enum WholeError {
 /// [`WholeError`] where one of our kinds or the namespaces can't be listed.
 pub async fn whole(client: &Client, config: Option<Configuration>) -> Result<Whole, WholeError> {
     let looker = Looker { client, writer: Writer::new(client.clone()), namespace: "" };
+    let assumed = config.is_none();
     let config = match config {
         Some(config) => config,
         None => {
@@ -64,6 +65,7 @@ pub async fn whole(client: &Client, config: Option<Configuration>) -> Result<Who
     }
     let secrets = WatchSpec::new("/api/v1/secrets").fields(format!("type={SECRET_TYPE}")).metadata_only();
     looker.take::<WireSecret>(&mut taking, Source::Secrets, secrets).await;
+    looker.cluster_roles(&mut taking, assumed).await;
     // It decides nothing.
     taking.listed(&Source::Trust);
     for kind in kinds {

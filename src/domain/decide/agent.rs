@@ -206,7 +206,9 @@ fn bound(world: &World, agent: &Agent, clock: &mut Clock) -> Option<Standing> {
     let Some(object) = world.bound_object(kind, &agent.meta.key.sibling(name.clone())) else {
         return absent(world, agent, bound, exact, clock);
     };
-    if object.unselected {
+    // One that has finished is over for who was made for it, seen or not.
+    let over = object.finished && agent.made_by.is_some() && exact == Some(object.meta.uid);
+    if object.unselected && !over {
         clock.again_in(60);
         return refuse(
             Reason::BoundObjectNotSelected,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::delivery::{Delivery, Entitled};
 use super::policy::Policies;
 use super::user::user_of;
-use super::{Clock, Entitlement, GrantDecision, Objection, Refusal};
+use super::{Clock, Entitlement, GrantDecision, Objection, Refusal, kubernetes};
 use crate::api::{Mode, Reason, TokenProfile};
 use crate::domain::{Agent, Grant, Resource, World};
 
@@ -132,7 +132,9 @@ fn entitle(
     let (roles, role_refusal) = narrow(&grant.roles, &resource.roles, &allowance.roles, &ROLES, grant, agent);
     let (scopes, scope_refusal) =
         narrow(&grant.scopes, &resource.scopes, &allowance.scopes, &SCOPES, grant, agent);
-    let refusal = role_refusal.or(scope_refusal);
+    let (roles, kubernetes_refusal) =
+        if resource.kubernetes { kubernetes::narrow(world, resource, roles, clock)? } else { (roles, None) };
+    let refusal = role_refusal.or(scope_refusal).or(kubernetes_refusal);
     let asked = !grant.roles.is_empty() || !grant.scopes.is_empty();
     match refusal {
         Some(refusal) if asked && roles.is_empty() && scopes.is_empty() => return Err(refusal),
@@ -147,6 +149,7 @@ fn entitle(
         mode: grant.mode,
         users: grant.users.clone(),
         username,
+        kubernetes: resource.kubernetes,
         roles,
         scopes,
         lifetime: limit.min(*lifetime),

@@ -7,6 +7,7 @@
 mod agent;
 mod delivery;
 mod grant;
+mod kubernetes;
 mod policy;
 mod user;
 
@@ -81,6 +82,8 @@ pub struct Entitlement {
     pub users: Option<Users>,
     /// The name of the agent user that it speaks as.
     pub username: Option<Arc<str>>,
+    /// It is for this cluster's API server: its roles are ClusterRoles, which RoleBindings give.
+    pub kubernetes: bool,
     /// The roles: asked ∩ offered ∩ allowed.
     pub roles: Vec<Arc<str>>,
     /// The scopes: asked ∩ offered ∩ allowed.
@@ -105,6 +108,7 @@ impl Entitlement {
         h.parts(self.scopes.iter().map(|s| &**s));
         h.part(self.not_after.map(|t| t.to_string()).unwrap_or_default().as_bytes());
         self.hash_users(&mut h);
+        self.hash_kubernetes(&mut h);
         h.finish()
     }
 
@@ -116,7 +120,15 @@ impl Entitlement {
         h.part(self.audience.as_bytes());
         h.part(format!("{:?} {:?}", self.profile, self.subject).as_bytes());
         self.hash_users(&mut h);
+        self.hash_kubernetes(&mut h);
         h.finish()
+    }
+
+    /// What is no part of older digests is added only where it is there.
+    fn hash_kubernetes(&self, h: &mut Hasher) {
+        if self.kubernetes {
+            h.part(b"kubernetes");
+        }
     }
 
     fn hash_users(&self, h: &mut Hasher) {
@@ -245,6 +257,7 @@ pub fn decide(world: &World, key: &Key, now: Timestamp) -> Option<Decision> {
     let mut lives = grant::Lives { lifetime, end, clock };
     let (grants, mut denied, mut audited) = grant::grants(world, agent, &policies, &mut lives);
     let mut clock = lives.clock;
+    let standing = kubernetes::held_back(standing, &grants);
     match standing {
         Standing::Allowed | Standing::Unknown(_) => {
             audited.splice(0..0, policies.would_refuse(agent, &mut clock));

@@ -77,6 +77,12 @@ fn a_pod_that_has_finished_takes_its_agent_along_and_makes_none() {
     c.put_bound(POD, &Key::new("ns", "p"), |p| p.finished = true);
     c.settle();
     assert!(c.agents.is_empty());
+    // Also if it loses its label at that moment, so that no watch shows it any more.
+    pod(&mut c, "ns", "q", BOT, None);
+    c.settle();
+    c.bound(POD, &Key::new("ns", "q"), true, false);
+    c.settle();
+    assert!(c.agents.is_empty());
     c.restart();
     c.settle();
     assert!(c.agents.is_empty());

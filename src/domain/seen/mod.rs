@@ -4,12 +4,14 @@
 
 mod blueprint;
 mod held;
+mod kubernetes;
 mod rights;
 
 use std::sync::Arc;
 
 pub use blueprint::Blueprint;
 pub use held::{BoundObject, Changed, Controller, Credentials, Drift, ServiceAccount, Trust};
+pub use kubernetes::{Binding, ClusterRole};
 pub use rights::{Grant, Namespace, Resource, Selection, Users};
 
 use jiff::Timestamp;

@@ -38,6 +38,8 @@ pub struct Resource {
     pub introspectors: Box<[Key]>,
     /// The agent that it is.
     pub agent: Option<Key>,
+    /// It is this cluster: its roles are ClusterRoles.
+    pub kubernetes: bool,
     /// What in its spec can't be understood.
     pub invalid: Option<Box<str>>,
     /// Its status.
@@ -60,10 +62,12 @@ impl Resource {
             allow,
             introspectors,
             agent,
+            kubernetes,
             invalid,
             status: _,
         } = self;
         meta.same_but_version(&other.meta)
+            && *kubernetes == other.kubernetes
             && *audience == other.audience
             && *profile == other.profile
             && *subject == other.subject
@@ -83,6 +87,7 @@ impl TryFrom<&AgentResource> for Resource {
 
     fn try_from(object: &AgentResource) -> Result<Self, Unfit> {
         let spec = &object.spec;
+        let kubernetes = spec.kubernetes.is_some();
         let mut invalid = None;
         let max_token_lifetime = spec.max_token_lifetime.as_deref().and_then(|t| {
             parse_seconds(t).map_err(|e| invalid = Some(format!("spec.maxTokenLifetime: {e}").into())).ok()
@@ -91,12 +96,14 @@ impl TryFrom<&AgentResource> for Resource {
             meta: meta_of(&object.metadata)?,
             generation: object.metadata.generation.unwrap_or_default(),
             audience: spec.audience.as_str().into(),
-            profile: spec.token_profile.unwrap_or_default(),
-            subject: spec.subject.unwrap_or_default(),
+            // Whatever was stored under another schema: the API server knows agents by their id alone.
+            profile: if kubernetes { TokenProfile::Identity } else { spec.token_profile.unwrap_or_default() },
+            subject: if kubernetes { SubjectForm::Id } else { spec.subject.unwrap_or_default() },
+            kubernetes,
             algorithm: spec.signing_algorithm.unwrap_or_default(),
             max_token_lifetime,
             roles: spec.roles.iter().map(|o| o.name.as_str().into()).collect(),
-            scopes: spec.scopes.iter().map(|o| o.name.as_str().into()).collect(),
+            scopes: spec.scopes.iter().filter(|_| !kubernetes).map(|o| o.name.as_str().into()).collect(),
             allow: spec.allow.clone().into(),
             introspectors: spec
                 .introspectors

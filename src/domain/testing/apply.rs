@@ -18,6 +18,7 @@ pub(crate) struct Writes {
     pub agents: u32,
     pub statuses: u32,
     pub trust: u32,
+    pub bindings: u32,
 }
 
 /// Why work was left undone: a write met another state than the world's, or the operator died.
@@ -37,6 +38,7 @@ impl Cluster {
         let mut queue: BTreeSet<Work> = again;
         for _ in 0..2_000 {
             self.deliver();
+            self.world.release_bindings();
             queue.extend(self.world.take_dirty().into_iter().map(|(work, _)| work));
             let now = self.now;
             let due: Vec<_> = self.due.iter().filter(|(_, at)| **at <= now).map(|(k, _)| k.clone()).collect();
@@ -50,6 +52,7 @@ impl Cluster {
                 Work::Orphan(key) => self.work_on_orphan(key),
                 Work::Trust(namespace) => self.work_on_trust(namespace),
                 Work::Pod(pod) => self.work_on_pod(pod),
+                Work::Binding(unit) => self.work_on_binding(unit),
             };
             match done {
                 Ok(()) => {}
@@ -70,7 +73,7 @@ impl Cluster {
         self.lost.is_empty()
     }
 
-    fn alive(&mut self) -> Done {
+    pub(super) fn alive(&mut self) -> Done {
         match &mut self.dies_after {
             Some(0) => return Err(Undone::Died),
             Some(n) => *n -= 1,
@@ -91,6 +94,7 @@ impl Cluster {
     fn work_on(&mut self, key: &Key, may_look: bool) -> Done {
         self.due.remove(key);
         let Some((decision, indexes, plan)) = self.plan_of(key) else { return Ok(()) };
+        self.world.record_bindings(&decision);
         self.world.record_holdings(key, decision.holdings());
         self.world.record_standing(key, &decision.standing);
         let uid = decision.uid;

@@ -4,6 +4,7 @@
 //! Invariant: the world learns of nothing but by events, lists and answers.
 
 mod apply;
+mod bindings;
 mod oracle;
 mod oracle_policy;
 
@@ -13,7 +14,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
+use self::apply::Undone;
 pub(crate) use self::apply::Writes;
+pub(crate) use self::bindings::rules;
 use super::plan::KeysSeen;
 use super::statuslist::HandOut;
 use super::*;
@@ -57,6 +60,8 @@ pub(crate) struct Cluster {
     pub bound: BTreeMap<(KindName, Key), BoundObject>,
     pub secrets: BTreeMap<Key, Stored>,
     pub trust: BTreeMap<Key, Trust>,
+    pub cluster_roles: BTreeMap<Key, ClusterRole>,
+    pub bindings: BTreeMap<Key, Binding>,
     pub hand_out: HandOut,
     pub foreign: BTreeSet<Key>,
     pub lost: BTreeSet<Source>,
@@ -102,6 +107,8 @@ impl Cluster {
             bound: BTreeMap::new(),
             secrets: BTreeMap::new(),
             trust: BTreeMap::new(),
+            cluster_roles: BTreeMap::new(),
+            bindings: BTreeMap::new(),
             hand_out: HandOut::open(ListId(1), 1 << 20),
             foreign: BTreeSet::new(),
             lost: BTreeSet::new(),
@@ -133,7 +140,7 @@ impl Cluster {
     pub fn sources(&self) -> Vec<Source> {
         let bound = &self.world.config().bound_kinds;
         let bound = bound.iter().map(|k| Source::Bound(kind_name(&k.api_version, &k.kind)));
-        Source::CORE.into_iter().chain(bound).collect()
+        Source::CORE.into_iter().chain(Source::BESIDE).chain(bound).collect()
     }
 
     /// The operator starts anew: the world is made of what the API server holds, and of nothing else.
@@ -193,6 +200,12 @@ impl Cluster {
             }
             Source::Trust => self.trust.values().cloned().map(|t| Object::Trust(Box::new(t))).collect(),
             Source::ServiceAccounts | Source::Lease => Vec::new(),
+            Source::ClusterRoles => {
+                self.cluster_roles.values().cloned().map(|r| Object::ClusterRole(Box::new(r))).collect()
+            }
+            Source::Bindings => {
+                self.bindings.values().cloned().map(|b| Object::Binding(Box::new(b))).collect()
+            }
             Source::Bound(kind) => {
                 let of_kind = self.bound.iter().filter(|((k, _), o)| k == kind && !o.unselected);
                 of_kind.map(|(_, o)| Object::Bound(kind.clone(), Box::new(o.clone()))).collect()
@@ -380,6 +393,8 @@ impl Cluster {
             Source::Secrets => self.secrets.remove(key).map(|s| s.seen.meta.uid),
             Source::Trust => self.trust.remove(key).map(|t| t.meta.uid),
             Source::ServiceAccounts | Source::Lease => None,
+            Source::ClusterRoles => self.cluster_roles.remove(key).map(|r| r.meta.uid),
+            Source::Bindings => self.bindings.remove(key).map(|b| b.meta.uid),
             Source::Bound(kind) => {
                 let object = self.bound.remove(&(kind.clone(), key.clone()));
                 object.map(|o| o.meta.uid)

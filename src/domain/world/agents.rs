@@ -113,6 +113,7 @@ impl World {
         self.mark_unserved(old);
         self.tally.forget_agent(key);
         self.made.forget_agent(key);
+        self.binders.forget_agent(key);
     }
 
     fn mark_orphans(&mut self, agent: Uid) {

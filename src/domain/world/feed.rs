@@ -6,8 +6,8 @@ use super::table::Origin;
 use super::{Lost, Source, Work, World};
 use crate::domain::statuslist::Mark;
 use crate::domain::{
-    Agent, Blueprint, Credentials, Grant, Key, Lane, Meta, Namespace, Policy, Resource, ServiceAccount,
-    Trust, Uid,
+    Agent, Binding, Blueprint, ClusterRole, Credentials, Grant, Key, Lane, Meta, Namespace, Policy, Resource,
+    ServiceAccount, Trust, Uid,
 };
 
 /// An object of a source, as it was seen.
@@ -33,6 +33,10 @@ pub enum Object {
     Account(Box<ServiceAccount>),
     /// The leader's Lease, with what it says of the open status list.
     Lease(Box<(Meta, Option<Mark>)>),
+    /// A ClusterRole.
+    ClusterRole(Box<ClusterRole>),
+    /// A RoleBinding of ours.
+    Binding(Box<Binding>),
     /// An object of a bound kind.
     Bound(crate::domain::KindName, Box<crate::domain::BoundObject>),
 }
@@ -52,6 +56,8 @@ impl Object {
             Self::Trust(t) => &t.meta,
             Self::Account(a) => &a.meta,
             Self::Lease(l) => &l.0,
+            Self::ClusterRole(r) => &r.meta,
+            Self::Binding(b) => &b.meta,
             Self::Bound(_, o) => &o.meta,
         }
     }
@@ -74,6 +80,8 @@ impl World {
             Source::Trust => self.trust.begin_list(),
             Source::ServiceAccounts => self.accounts.begin_list(),
             Source::Lease => {}
+            Source::ClusterRoles => self.cluster_roles.begin_list(),
+            Source::Bindings => self.bindings.begin_list(),
             Source::Bound(kind) => {
                 if let Some(table) = self.bound.get_mut(kind) {
                     table.begin_list();
@@ -96,6 +104,8 @@ impl World {
             Source::Trust => self.trust.missing(),
             Source::ServiceAccounts => self.accounts.missing(),
             Source::Lease => Vec::new(),
+            Source::ClusterRoles => self.cluster_roles.missing(),
+            Source::Bindings => self.bindings.missing(),
             Source::Bound(kind) => self.bound.get(kind).map(|t| t.missing()).unwrap_or_default(),
         }
     }
@@ -110,6 +120,8 @@ impl World {
         state.lost = None;
         if self.is_synced() && !was_synced {
             self.mark_everything();
+        } else if !known && Source::BESIDE.contains(source) {
+            self.mark_kubernetes(source);
         } else if let (Source::Bound(kind), false) = (source, known) {
             // Its agents wait for it; after a mere relist the differences alone are marked.
             let waiting: Vec<_> = self
@@ -140,6 +152,7 @@ impl World {
         let blueprints: Vec<_> = self.blueprints.iter().map(|(k, _)| k.name.clone()).collect();
         blueprints.into_iter().for_each(|b| self.made.touch(b));
         self.mark_pods(|_, _| true);
+        self.touch_bindings();
         policies.into_iter().for_each(|p| self.tally.touch_policy(p));
     }
 
@@ -198,6 +211,8 @@ impl World {
                 self.accounts.take(*a, origin);
             }
             Object::Lease(lease) => self.take_mark(lease.1),
+            Object::ClusterRole(r) => self.take_cluster_role(*r, origin),
+            Object::Binding(b) => self.take_binding(*b, origin),
             Object::Bound(kind, o) => self.take_bound(&kind, *o, origin),
         }
     }
@@ -215,6 +230,8 @@ impl World {
             Source::Trust => self.trust.keep(key),
             Source::ServiceAccounts => self.accounts.keep(key),
             Source::Lease => {}
+            Source::ClusterRoles => self.cluster_roles.keep(key),
+            Source::Bindings => self.bindings.keep(key),
             Source::Bound(kind) => {
                 if let Some(table) = self.bound.get_mut(kind) {
                     table.keep(key);
@@ -276,6 +293,8 @@ impl World {
             }
             // A Lease that is gone says nothing new: what it said last stands until another leader speaks.
             Source::Lease => {}
+            Source::ClusterRoles => self.remove_cluster_role(key, uid, version),
+            Source::Bindings => self.remove_binding(key, uid, version),
             Source::Bound(kind) => self.remove_bound(kind, key, uid, version),
         }
     }

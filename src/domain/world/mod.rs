@@ -4,6 +4,7 @@
 //! index and never by a scan over all agents.
 
 mod agents;
+mod binders;
 mod blueprints;
 mod bound;
 mod feed;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+pub use binders::Unit;
 pub use feed::Object;
 pub use made::{BlueprintTally, Contest};
 pub use recorded::RecordedBy;
@@ -30,6 +32,7 @@ pub use source::{Lost, Source, SourceState};
 pub use table::Origin;
 pub use tally::{GrantTally, Holding, Holdings, PolicyTally};
 
+use self::binders::Binders;
 use self::made::Made;
 use self::policies::PolicyIndex;
 use self::recorded::Lists;
@@ -37,8 +40,8 @@ use self::table::Table;
 use self::tally::Tally;
 use self::users::Users;
 use super::{
-    Agent, Blueprint, BoundObject, Credentials, Grant, Key, KindName, Lane, Namespace, Policy, Resource,
-    Selection, ServiceAccount, Trust, Uid,
+    Agent, Binding, Blueprint, BoundObject, ClusterRole, Credentials, Grant, Key, KindName, Lane, Namespace,
+    Policy, Resource, Selection, ServiceAccount, Trust, Uid,
 };
 use crate::api::Configuration;
 
@@ -53,6 +56,8 @@ pub enum Work {
     Trust(Arc<str>),
     /// A pod that may be to have an agent made for it.
     Pod(Key),
+    /// The RoleBindings of one grant in one namespace.
+    Binding(Unit),
 }
 
 /// A Secret (or what else bears the name) that is not ours where an agent's should be.
@@ -96,6 +101,8 @@ pub struct World {
     secrets: Table<Credentials>,
     trust: Table<Trust>,
     accounts: Table<ServiceAccount>,
+    cluster_roles: Table<ClusterRole>,
+    bindings: Table<Binding>,
     bound: HashMap<KindName, Table<BoundObject>>,
     sources: HashMap<Source, SourceState>,
 
@@ -119,6 +126,7 @@ pub struct World {
     confirmed_gone: HashSet<Uid>,
     tally: Tally,
     made: Made,
+    binders: Binders,
     dirty: Vec<(Work, Lane)>,
 }
 
@@ -150,6 +158,8 @@ impl World {
             secrets: Table::default(),
             trust: Table::default(),
             accounts: Table::default(),
+            cluster_roles: Table::default(),
+            bindings: Table::default(),
             sources: HashMap::new(),
             agents_in: HashMap::new(),
             agent_of_uid: HashMap::new(),
@@ -170,6 +180,7 @@ impl World {
             confirmed_gone: HashSet::new(),
             tally: Tally::default(),
             made: Made::default(),
+            binders: Binders::default(),
             dirty: Vec::new(),
         }
     }
@@ -379,7 +390,17 @@ impl World {
     #[must_use]
     pub fn sources(&self) -> BTreeMap<Source, SourceState> {
         let bound = self.bound.keys().cloned().map(Source::Bound);
-        self.core().iter().cloned().chain(bound).map(|s| (s.clone(), self.source(&s))).collect()
+        let beside = match self.view {
+            View::Operator => &Source::BESIDE[..],
+            View::Service => &Source::BESIDE[..1],
+        };
+        self.core()
+            .iter()
+            .cloned()
+            .chain(beside.iter().cloned())
+            .chain(bound)
+            .map(|s| (s.clone(), self.source(&s)))
+            .collect()
     }
 
     /// The sources without which this view decides nothing.
@@ -411,7 +432,7 @@ impl World {
 
     /// Numbers of objects by kind, for metrics.
     #[must_use]
-    pub fn sizes(&self) -> [(&'static str, usize); 10] {
+    pub fn sizes(&self) -> [(&'static str, usize); 12] {
         [
             ("agentidentities", self.agents.len()),
             ("agentresources", self.resources.len()),
@@ -422,6 +443,8 @@ impl World {
             ("secrets", self.secrets.len()),
             ("configmaps", self.trust.len()),
             ("serviceaccounts", self.accounts.len()),
+            ("clusterroles", self.cluster_roles.len()),
+            ("rolebindings", self.bindings.len()),
             ("boundobjects", self.bound.values().map(Table::len).sum()),
         ]
     }

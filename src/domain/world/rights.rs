@@ -60,7 +60,7 @@ impl World {
         names.iter().for_each(|n| self.mark_resource(n));
     }
 
-    fn mark_resource(&mut self, name: &Arc<str>) {
+    pub(super) fn mark_resource(&mut self, name: &Arc<str>) {
         self.tally.touch_resource(name.clone());
         let grants: Vec<_> = self.grants_on.get(name).into_iter().flatten().cloned().collect();
         let mut agents: Vec<_> =

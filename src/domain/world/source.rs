@@ -32,6 +32,10 @@ pub enum Source {
     ServiceAccounts,
     /// The leader's Lease.
     Lease,
+    /// ClusterRoles: what `kubernetes` grants give.
+    ClusterRoles,
+    /// RoleBindings of ours.
+    Bindings,
     /// A kind that agents may be bound to, or a hop on the way to one.
     Bound(KindName),
 }
@@ -60,11 +64,14 @@ impl Source {
         Self::Lease,
     ];
 
+    /// The sources of the operator that hold back only what needs them, beside the bound kinds.
+    pub const BESIDE: [Self; 2] = [Self::ClusterRoles, Self::Bindings];
+
     /// Whether what an agent holds is decided by it. The trust ConfigMaps decide nothing; service accounts and
     /// the Lease decide who asks and what a status list says.
     #[must_use]
     pub const fn decides(&self) -> bool {
-        !matches!(self, Self::Trust | Self::ServiceAccounts | Self::Lease)
+        !matches!(self, Self::Trust | Self::ServiceAccounts | Self::Lease | Self::Bindings)
     }
 }
 
@@ -81,6 +88,8 @@ impl fmt::Display for Source {
             Self::Trust => f.write_str("configmaps"),
             Self::ServiceAccounts => f.write_str("serviceaccounts"),
             Self::Lease => f.write_str("leases"),
+            Self::ClusterRoles => f.write_str("clusterroles"),
+            Self::Bindings => f.write_str("rolebindings"),
             Self::Bound(kind) => f.write_str(kind),
         }
     }

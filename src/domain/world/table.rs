@@ -23,7 +23,9 @@ seen!(
     crate::domain::Blueprint,
     crate::domain::Policy,
     crate::domain::Namespace,
+    crate::domain::Binding,
     crate::domain::BoundObject,
+    crate::domain::ClusterRole,
     crate::domain::Credentials,
     crate::domain::ServiceAccount,
     crate::domain::Trust

@@ -40,6 +40,7 @@ fn marked(c: &mut Cluster) -> Vec<String> {
             Work::Orphan(k) => format!("{lane:?} orphan {k}"),
             Work::Trust(n) => format!("{lane:?} trust {n}"),
             Work::Pod(k) => format!("{lane:?} pod {k}"),
+            Work::Binding(u) => format!("{lane:?} binding {} {}", u.namespace, u.grant),
         })
         .collect();
     marks.into_iter().collect()

@@ -1,0 +1,228 @@
+//! The difference between the RoleBindings that are and those that should be, for one grant in one namespace.
+//!
+//! Invariants: the plan of an applied plan is empty; an agent stays a subject while it can't be told what it holds; what
+//! does not bear our labels is never touched; a subject moves to another RoleBinding for no other's sake.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::status::agent_id;
+use super::{Binding, Digest, Hasher, Key, Source, Uid, Unit, World};
+
+/// Subjects of one RoleBinding: an update sends them all.
+pub const SUBJECTS: usize = 200;
+
+/// Whom a RoleBinding goes with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// `AgentGrant`, or `AgentBlueprint` of an inherited grant.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its UID.
+    pub uid: Uid,
+}
+
+/// A RoleBinding as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name.
+    pub key: Key,
+    /// The grant's UID.
+    pub grant: Uid,
+    /// The ClusterRole.
+    pub role: Arc<str>,
+    /// Whom it goes with.
+    pub owner: Owner,
+    /// The agents' names for the API server.
+    pub subjects: Vec<String>,
+}
+
+/// What is to be done with one RoleBinding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BindingStep {
+    /// Create it.
+    Create(Wanted),
+    /// Write the one of this UID anew.
+    Update(Uid, Wanted),
+    /// Delete the one of this UID.
+    Delete(Key, Uid),
+}
+
+/// What is to be done, and when to look again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BindingPlan {
+    /// In this order: what takes rights comes first.
+    pub steps: Vec<BindingStep>,
+    /// When to look again, whatever happens.
+    pub wake: Option<Timestamp>,
+}
+
+/// Digest of subjects' names.
+#[must_use]
+pub fn subjects_digest<'a>(names: impl IntoIterator<Item = &'a str>) -> Digest {
+    let mut hasher = Hasher::new("subjects v1");
+    for name in names {
+        hasher.part(name.as_bytes());
+    }
+    hasher.finish()
+}
+
+/// The name of the nth RoleBinding of a grant and role: always the same, and another for another grant of that name.
+#[must_use]
+pub fn binding_name(grant: &str, uid: Uid, role: &str, nth: usize) -> String {
+    let mut hasher = Hasher::new("binding v1");
+    hasher.part(&uid.0.to_be_bytes()).part(role.as_bytes());
+    let hash = hasher.finish().to_string();
+    let readable: String = format!("{grant}-{role}")
+        .chars()
+        .map(|c| if matches!(c, '/' | '%') || !c.is_ascii_graphic() { '.' } else { c })
+        .take(180)
+        .collect();
+    format!("agentid-{readable}-{}-{nth}", &hash[..10.min(hash.len())])
+}
+
+/// Plans for a grant in a namespace.
+#[must_use]
+pub fn plan(world: &World, unit: &Unit, now: Timestamp) -> BindingPlan {
+    let again = |ms| BindingPlan { steps: Vec::new(), wake: Some(now + SignedDuration::from_millis(ms)) };
+    let mut needed = world.core().iter().filter(|s| s.decides()).chain([&Source::Bindings]);
+    if !needed.all(|s| world.is_fresh(s, now)) {
+        return again(5_000);
+    }
+    if world.namespace(&unit.namespace).is_none_or(|n| n.meta.deleting) {
+        return BindingPlan::default();
+    }
+    let seen = world.bindings_of(unit);
+    let mut wanted: BTreeMap<Arc<str>, BTreeSet<Uid>> = BTreeMap::new();
+    let (mut grant, mut waits) = (None, false);
+    if let Some(holders) = world.holders_of(unit) {
+        grant = Some(holders.grant.clone());
+        wanted.clone_from(&holders.roles);
+    }
+    for binding in &seen {
+        let Some(role) = &binding.role else { continue };
+        for agent in binding.subjects.iter().filter(|a| is_untold(world, unit, **a)) {
+            waits |= wanted.entry(role.clone()).or_default().insert(*agent);
+        }
+    }
+    let owner = grant.as_ref().and_then(|name| owner(world, unit, name));
+    let mut plan = BindingPlan::default();
+    let mut roles: BTreeMap<Arc<str>, Vec<&Binding>> =
+        wanted.keys().map(|r| (r.clone(), Vec::new())).collect();
+    for binding in seen.into_iter().filter(|b| !b.meta.deleting) {
+        match &binding.role {
+            Some(role) => roles.entry(role.clone()).or_default().push(binding),
+            None => plan.steps.push(delete(binding)),
+        }
+    }
+    for (role, seen) in roles {
+        let of_role = wanted.remove(&role).unwrap_or_default();
+        let (Some(owner), Some(grant)) = (&owner, &grant) else {
+            if of_role.is_empty() {
+                plan.steps.extend(seen.into_iter().map(delete));
+            } else {
+                // Whose grant it is will be known when its agents are.
+                waits = true;
+            }
+            continue;
+        };
+        let one = OneRole { world, unit, role: &role, owner, grant };
+        one.plan(of_role, seen, &mut plan.steps);
+    }
+    plan.steps.sort_by_key(|s| matches!(s, BindingStep::Create(_)));
+    plan.wake = waits.then(|| now + SignedDuration::from_secs(1));
+    plan
+}
+
+/// Whether it isn't known what an agent of the namespace holds: nothing is taken from it.
+fn is_untold(world: &World, unit: &Unit, agent: Uid) -> bool {
+    world.agent_of_uid(agent).is_some_and(|a| {
+        a.meta.key.namespace == unit.namespace && world.holdings(&a.meta.key).is_none_or(|h| h.untold)
+    })
+}
+
+fn owner(world: &World, unit: &Unit, grant: &Arc<str>) -> Option<Owner> {
+    if let Some((blueprint, _)) = grant.split_once('/') {
+        let blueprint = world.blueprint(&blueprint.into()).filter(|b| !b.meta.deleting)?;
+        let of = blueprint.grants.iter().any(|g| g.meta.uid == unit.grant);
+        let meta = &blueprint.meta;
+        return of.then(|| Owner { kind: "AgentBlueprint", name: meta.key.name.clone(), uid: meta.uid });
+    }
+    let key = Key::new(unit.namespace.clone(), grant.clone());
+    let meta = &world.grant(&key).filter(|g| g.meta.uid == unit.grant && !g.meta.deleting)?.meta;
+    Some(Owner { kind: "AgentGrant", name: meta.key.name.clone(), uid: meta.uid })
+}
+
+fn delete(binding: &Binding) -> BindingStep {
+    BindingStep::Delete(binding.meta.key.clone(), binding.meta.uid)
+}
+
+struct OneRole<'a> {
+    world: &'a World,
+    unit: &'a Unit,
+    role: &'a Arc<str>,
+    owner: &'a Owner,
+    grant: &'a str,
+}
+
+impl OneRole<'_> {
+    fn plan(&self, mut wanted: BTreeSet<Uid>, seen: Vec<&Binding>, steps: &mut Vec<BindingStep>) {
+        let mut taken = BTreeSet::new();
+        let mut kept: Vec<(&Binding, Vec<Uid>)> = Vec::new();
+        let nth_of = |b: &Binding| {
+            // A copy under another name is not ours to keep.
+            let nth: usize = b.meta.key.name.rsplit_once('-')?.1.parse().ok()?;
+            (*b.meta.key.name == self.name(nth)).then_some(nth)
+        };
+        for binding in seen {
+            let Some(nth) = nth_of(binding) else {
+                steps.push(delete(binding));
+                continue;
+            };
+            taken.insert(nth);
+            let stays = binding.subjects.iter().filter(|s| wanted.remove(s)).copied();
+            kept.push((binding, stays.take(SUBJECTS).collect()));
+        }
+        let mut rest = wanted.into_iter();
+        for (binding, mut subjects) in kept {
+            let room = SUBJECTS - subjects.len();
+            subjects.extend(rest.by_ref().take(room));
+            if subjects.is_empty() {
+                steps.push(delete(binding));
+                continue;
+            }
+            let wanted = self.wanted(binding.meta.key.name.clone(), &subjects);
+            let same = subjects_digest(wanted.subjects.iter().map(String::as_str)) == binding.digest
+                && binding.owner == Some(self.owner.uid);
+            if !same {
+                steps.push(BindingStep::Update(binding.meta.uid, wanted));
+            }
+        }
+        let rest: Vec<_> = rest.collect();
+        let names = (0..).filter(|n| !taken.contains(n));
+        for (subjects, nth) in rest.chunks(SUBJECTS).zip(names) {
+            steps.push(BindingStep::Create(self.wanted(self.name(nth).into(), subjects)));
+        }
+    }
+
+    fn name(&self, nth: usize) -> String {
+        binding_name(self.grant, self.unit.grant, self.role, nth)
+    }
+
+    fn wanted(&self, name: Arc<str>, subjects: &[Uid]) -> Wanted {
+        let domain = &self.world.config().trust_domain;
+        Wanted {
+            key: Key::new(self.unit.namespace.clone(), name),
+            grant: self.unit.grant,
+            role: self.role.clone(),
+            owner: self.owner.clone(),
+            subjects: subjects.iter().map(|uid| agent_id(domain, *uid)).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
