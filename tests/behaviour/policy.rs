@@ -220,7 +220,7 @@ async fn a_policy_that_is_edited_all_the_time_harms_nobody() {
         other.apply(&[resource("r"), agent("a", ""), grant("g", "names: [a]", "r", "")].concat()).await;
         other.has_files("a-agentid", HELD, SOON).await;
     });
-    assert!(edits >= 10, "{edits}");
+    assert!(edits >= 3, "{edits}: as fast as the machine does them");
     tokio::time::sleep(PAUSE).await;
     assert_eq!(t.writes(since), [""; 0], "edits that take nothing write nothing");
 

@@ -373,8 +373,10 @@ impl Test {
         resources.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
-    /// The audit lines about this namespace's agents.
+    /// The audit lines about this namespace's agents. They are gathered and written by a thread of its own: a moment
+    /// after the answer.
     pub fn audit(&self) -> Vec<agentid::issue::AuditLine> {
+        std::thread::sleep(Duration::from_millis(250));
         let log = self.service().log_text();
         log.lines()
             .filter_map(agentid::issue::AuditLine::read)
