@@ -105,12 +105,22 @@ fn one(world: &World, blueprint: &Blueprint, pod: &BoundObject, taken: &mut Opti
     }
     match world.agent(&key) {
         None => made(),
-        Some(agent) if agent.meta.deleting || agent.made_by.is_some() => Making::Later,
+        Some(agent) if agent.meta.deleting || !stays(world, agent) => Making::Later,
         Some(agent) => {
             *taken = Some(agent.meta.key.name.clone());
             Making::Nothing
         }
     }
+}
+
+/// Whether an agent is there to stay: one that was made goes with its blueprint and its object.
+fn stays(world: &World, agent: &super::Agent) -> bool {
+    let lives = |b: &super::Bound| {
+        let object = world.bound_object(&b.kind, &agent.meta.key.sibling(b.name.clone()));
+        object.is_some_and(|o| Some(o.meta.uid) == b.uid && !o.finished)
+    };
+    let made_to_stay = || world.blueprint_of(agent).is_some() && agent.bound.as_ref().is_some_and(lives);
+    agent.made_by.is_none() || made_to_stay()
 }
 
 /// What controls a pod in the end, of the kinds that agents may be bound to; the pod itself if nothing such does.

@@ -115,7 +115,8 @@ pub(super) fn check(c: &Cluster) {
                 })
         };
         let agents: Vec<_> = c.agents.values().filter(bound_to).collect();
-        let taken = c.agents.get(&object.meta.key).is_some_and(|a| label(a, MADE_LABEL).is_none());
+        // Somebody wrote an agent of the name, or one was made for another object that bears it.
+        let taken = c.agents.get(&object.meta.key).is_some_and(|a| !bound_to(&a));
         assert!(taken || !agents.is_empty(), "{kind} {key} of {per:?} has no agent: {:?}", c.agents.keys());
         let made = agents.iter().filter(|a| label(a, MADE_LABEL).is_some()).count();
         assert!(made <= 1, "{made} agents were made for {of} {}", object.meta.key);
