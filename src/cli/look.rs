@@ -3,7 +3,7 @@
 //! Invariant: it writes nothing; what can't be seen is said beside the answer.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -80,12 +80,7 @@ impl Look {
     /// # Errors
     /// [`LookError::File`], [`LookError::Config`].
     pub fn configuration(&self) -> Result<Option<Configuration>, LookError> {
-        let Some(path) = &self.config else { return Ok(None) };
-        let name = path.display().to_string();
-        let text =
-            std::fs::read_to_string(path).map_err(|source| LookError::File { path: name.clone(), source })?;
-        let read = Configuration::from_yaml(&text);
-        read.map(Some).map_err(|source| LookError::Config { path: name, source })
+        self.config.as_deref().map(configuration).transpose()
     }
 
     /// The clients, before anything is asked.
@@ -129,7 +124,18 @@ pub fn notes(unseen: &[Unseen], skipped: &[Skipped], assumed: bool) -> Vec<Strin
     notes
 }
 
-/// Prints an answer in one of its two forms. Whoever reads may have gone.
+/// Reads a configuration file.
+///
+/// # Errors
+/// [`LookError::File`], [`LookError::Config`].
+pub fn configuration(path: &Path) -> Result<Configuration, LookError> {
+    let name = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).map_err(|source| LookError::File { path: name.clone(), source })?;
+    Configuration::from_yaml(&text).map_err(|source| LookError::Config { path: name, source })
+}
+
+/// Prints an answer in one of its two forms.
 ///
 /// # Errors
 /// [`LookError::Print`].
@@ -142,6 +148,14 @@ pub fn print<R: Serialize>(
         Output::Text => text(report),
         Output::Json => serde_json::to_string_pretty(report).unwrap_or_default() + "\n",
     };
+    write(&text)
+}
+
+/// Writes a text to standard output. Whoever reads may have seen enough and gone, as `head` does.
+///
+/// # Errors
+/// [`LookError::Print`].
+pub fn write(text: &str) -> Result<(), LookError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(LookError::Print(e)),

@@ -9,16 +9,17 @@ mod print;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use thiserror::Error;
 
 use self::compare::compare;
 use self::documents::DocumentError;
 use super::connection::Connection;
+use super::look::{LookError, Output, print};
 use crate::api::{ConfigError, Configuration};
 use crate::cluster::client::{ClientError, connect};
 use crate::cluster::snapshot::{WholeError, whole};
@@ -64,15 +65,6 @@ pub struct TestArgs {
     connection: Connection,
 }
 
-/// How an answer is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Text,
-    /// A JSON document; members are only ever added.
-    Json,
-}
-
 /// Why there is no answer, or one that was asked to be an error.
 #[derive(Debug, Error)]
 pub enum PolicyError {
@@ -110,8 +102,8 @@ pub enum PolicyError {
     #[error("{0} agents would lose something")]
     Loss(usize),
     /// Standard output can't be written.
-    #[error("cannot write to standard output: {0}")]
-    Print(#[source] io::Error),
+    #[error(transparent)]
+    Print(#[from] LookError),
 }
 
 impl PolicyArgs {
@@ -145,15 +137,7 @@ impl TestArgs {
         let clients = connect(&self.connection.options()).await?;
         let seen = whole(&clients.write, config).await?;
         let report = compare(seen, &policies, assumed, Timestamp::now());
-        let text = match self.output {
-            Output::Text => report.text(),
-            Output::Json => serde_json::to_string_pretty(&report).unwrap_or_default() + "\n",
-        };
-        let mut out = io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(PolicyError::Print(e)),
-            _ => {}
-        }
+        print(self.output, &report, |report| report.text())?;
         match report.summary.agents_losing {
             n if n > 0 && self.fail_on_loss => Err(PolicyError::Loss(n)),
             _ => Ok(()),

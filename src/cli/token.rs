@@ -22,8 +22,8 @@ use thiserror::Error;
 use self::fetch::FetchError;
 use self::input::InputError;
 use self::status::StatusError;
+use super::look::Output;
 use super::server::ServerError;
-use super::why::Output;
 use crate::crypto::{JwkError, VerifyError, inspect};
 
 /// Get, explain or verify a token

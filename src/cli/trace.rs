@@ -19,8 +19,9 @@ use thiserror::Error;
 
 use self::facts::{Now, PodSeen, Seen};
 use super::connection::Connection;
+use super::look::{LookError, Output, configuration, print};
 use super::record::{Reach, Record, RecordError};
-use super::why::{self, Output, WhyError};
+use super::why::WhyError;
 use crate::api::TRUST_NAME;
 use crate::cluster::client::{CallError, Class, Clients, connect};
 use crate::cluster::snapshot::{SnapshotError, snapshot};
@@ -77,9 +78,9 @@ pub enum TraceError {
         /// What was read.
         reach: String,
     },
-    /// The cluster, the configuration or standard output.
+    /// The configuration or standard output.
     #[error(transparent)]
-    Why(#[from] WhyError),
+    Look(#[from] LookError),
     /// The record was told; the cluster does not answer.
     #[error("how the token stands now can't be told: {0} (--offline leaves the cluster out)")]
     Cluster(#[source] WhyError),
@@ -101,7 +102,7 @@ impl TraceArgs {
     /// # Errors
     /// [`TraceError`]; of a cluster that does not answer, after what the record says was printed.
     pub async fn run(self) -> Result<(), TraceError> {
-        let config = self.config.as_deref().map(why::configuration).transpose()?;
+        let config = self.config.as_deref().map(configuration).transpose()?;
         let (found, reach) = find(&self.record, &self.jti)?;
         let Some(mint) = found else {
             return Err(TraceError::NotFound { jti: self.jti, reach: reach.to_string() });
@@ -120,10 +121,7 @@ impl TraceArgs {
             Err(error) => (None, Some(error)),
         };
         let trace = Trace { jti: self.jti, mint, now };
-        why::print(&match self.output {
-            Output::Text => trace.text(Timestamp::now()),
-            Output::Json => serde_json::to_string_pretty(&trace).unwrap_or_default() + "\n",
-        })?;
+        print(self.output, &trace, |trace| trace.text(Timestamp::now()))?;
         failed.map_or(Ok(()), |error| Err(TraceError::Cluster(error)))
     }
 }

@@ -20,9 +20,10 @@ use thiserror::Error;
 use self::judge::judge;
 use self::print::Findings;
 use super::connection::Connection;
+use super::look::{LookError, Output, write};
 use super::record::{Record, RecordError};
 use super::text::printable;
-use super::why::{self, Output, WhyError, object_name};
+use super::why::object_name;
 use crate::cluster::client::{CallError, ClientError};
 use crate::issue::usage::Usage;
 
@@ -115,7 +116,7 @@ pub enum UnusedError {
     OneInput,
     /// Standard output can't be written.
     #[error(transparent)]
-    Print(#[from] WhyError),
+    Print(#[from] LookError),
 }
 
 impl UnusedArgs {
@@ -156,7 +157,7 @@ impl UnusedArgs {
             Output::Text => findings.text()?,
             Output::Json => findings.json(),
         };
-        Ok(why::print(&text)?)
+        Ok(write(&text)?)
     }
 }
 

@@ -8,16 +8,15 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use thiserror::Error;
 
 use self::report::Report;
 use super::connection::Connection;
-use crate::api::{ConfigError, Configuration};
+use super::look::{LookError, Output, configuration, print};
 use crate::cluster::client::{ClientError, connect};
 use crate::cluster::snapshot::{SnapshotError, similar, snapshot};
 use crate::domain::{Key, Source, decide};
@@ -53,34 +52,12 @@ pub struct WhyArgs {
     connection: Connection,
 }
 
-/// How an answer is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Text,
-    /// A JSON document; members are only ever added.
-    Json,
-}
-
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum WhyError {
-    /// The configuration file can't be read.
-    #[error("{path}: {source}")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The configuration can't be used.
-    #[error("{path}: {source}")]
-    Config {
-        /// The file.
-        path: String,
-        /// Why.
-        source: ConfigError,
-    },
+    /// The configuration file can't be read or used, or standard output can't be written.
+    #[error(transparent)]
+    Look(#[from] LookError),
     /// No cluster.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -98,9 +75,6 @@ pub enum WhyError {
     /// The agent could not be listed.
     #[error("AgentIdentity {0} can be read, but AgentIdentities can't be listed: {1}")]
     Unlisted(Key, String),
-    /// Standard output can't be written.
-    #[error("cannot write to standard output: {0}")]
-    Print(#[source] io::Error),
 }
 
 impl WhyArgs {
@@ -134,28 +108,7 @@ impl WhyArgs {
             };
             return Err(WhyError::ResourceNotFound { name: name.clone(), hint });
         }
-        let text = match self.output {
-            Output::Text => report.text(now),
-            Output::Json => serde_json::to_string_pretty(&report).unwrap_or_default() + "\n",
-        };
-        print(&text)
-    }
-}
-
-/// Reads a configuration file.
-pub(super) fn configuration(path: &Path) -> Result<Configuration, WhyError> {
-    let name = path.display().to_string();
-    let text =
-        std::fs::read_to_string(path).map_err(|source| WhyError::File { path: name.clone(), source })?;
-    Configuration::from_yaml(&text).map_err(|source| WhyError::Config { path: name, source })
-}
-
-pub(super) fn print(text: &str) -> Result<(), WhyError> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever reads has seen enough, as `head` does.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(WhyError::Print),
+        Ok(print(self.output, &report, |report| report.text(now))?)
     }
 }
 

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::Value;
 
+use super::super::look::Output;
 use super::super::server::{Server, ServerError, borrowed, read_token};
-use super::super::why::Output;
 use super::{TokenError, pretty, print};
 
 const AGENT_USER: &str = "https://agentid.dev/grant-type/agent-user";

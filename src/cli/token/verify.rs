@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::super::look::Output;
 use super::super::text::{instant, printable};
-use super::super::why::Output;
 use super::status::{self, StatusError};
 use super::{TokenError, fetch, input, pretty, print, times, times_json};
 use crate::crypto::{CHECKS, Expect, JwkSet, StatusRef, Typ, Verified, VerifyError, inspect, verify};

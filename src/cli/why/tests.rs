@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::report::Report;
 use super::*;
+use crate::api::Configuration;
 use crate::cluster::snapshot::{Snapshot, Unseen};
 use crate::cluster::wire::{Wire, WireAgent, WireGrant, WireObject, WirePolicy, WireResource};
 use crate::domain::{Lost, Origin, World};
