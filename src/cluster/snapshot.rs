@@ -33,7 +33,7 @@ use super::write::Writer;
 use crate::api::{
     API_VERSION, AgentIdentityStatus, BoundKind, Configuration, LabelSelector, SECRET_TYPE, TRUST_NAME,
 };
-use crate::domain::{Bound, Foreign, Key, Lost, Object, Origin, Source, Unfit, World, kind_name};
+use crate::domain::{Bound, Foreign, Key, Lost, Object, Origin, POD, Source, Unfit, World, kind_name};
 
 /// A source that could not be listed.
 #[derive(Clone, Debug, PartialEq, Eq)]

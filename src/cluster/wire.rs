@@ -23,7 +23,7 @@ use crate::api::{
 use crate::domain::statuslist::Mark;
 use crate::domain::{
     BoundObject, Changed, Controller, Credentials, Digest, Drift, Hasher, Key, Labels, Meta, Namespace,
-    Object, ServiceAccount, Source, Trust, Uid, Unfit, kind_name,
+    Object, POD, ServiceAccount, Source, Trust, Uid, Unfit, kind_name,
 };
 
 pub use self::rbac::{WireBinding, WireClusterRole};
@@ -256,7 +256,7 @@ impl Wire for WireWorkload {
             controller: self.metadata.controller(),
             account: self.spec.service_account_name.as_deref().map(Arc::from),
             // Of Jobs nobody asks for them.
-            labels: if &**kind == "v1/Pod" {
+            labels: if &**kind == POD {
                 self.metadata.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect()
             } else {
                 Labels::default()

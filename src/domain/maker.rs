@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::world::Contest;
-use super::{Blueprint, BoundObject, Hasher, Key, KindName, Uid, World};
+use super::{Blueprint, BoundObject, Hasher, Key, KindName, POD, Uid, World};
 use crate::api::IdentityPer;
 
 /// The longest name of an agent.
@@ -68,8 +68,6 @@ pub fn make(world: &World, pod: &Key) -> (Making, Option<Contest>) {
     (making, contested.then_some(contest))
 }
 
-const POD: &str = "v1/Pod";
-
 fn one(world: &World, blueprint: &Blueprint, pod: &BoundObject, taken: &mut Option<Arc<str>>) -> Making {
     let object = match blueprint.per {
         IdentityPer::Pod => (KindName::from(POD), pod.meta.key.name.clone(), pod.meta.uid),
@@ -96,21 +94,22 @@ fn one(world: &World, blueprint: &Blueprint, pod: &BoundObject, taken: &mut Opti
         a.bound.as_ref().is_some_and(|b| b.kind == kind && b.name == name && b.uid.is_none_or(|u| u == uid))
     };
     let object = pod.meta.key.sibling(name.clone());
-    let mut served =
-        world.agents_bound_to(&kind, &object).filter(|a| !a.meta.deleting && of_object(a)).peekable();
-    if served.peek().is_some() {
-        // One whose blueprint is gone goes too, and makes room.
-        let stays = |a: &super::Agent| a.made_by.is_none() || world.blueprint_of(a).is_some();
-        return if served.any(stays) { Making::Nothing } else { Making::Later };
+    let mut rivals: Vec<_> =
+        world.agents_bound_to(&kind, &object).filter(|a| !a.meta.deleting && of_object(a)).collect();
+    if rivals.is_empty() {
+        rivals.extend(world.agent(&key));
     }
-    match world.agent(&key) {
-        None => made(),
-        Some(agent) if agent.meta.deleting || !stays(world, agent) => Making::Later,
-        Some(agent) => {
-            *taken = Some(agent.meta.key.name.clone());
-            Making::Nothing
-        }
+    if rivals.is_empty() {
+        return made();
     }
+    // One that goes makes room.
+    let Some(agent) = rivals.into_iter().find(|a| !a.meta.deleting && stays(world, a)) else {
+        return Making::Later;
+    };
+    if !of_object(agent) {
+        *taken = Some(agent.meta.key.name.clone());
+    }
+    Making::Nothing
 }
 
 /// Whether an agent is there to stay: one that was made goes with its blueprint and its object.

@@ -12,8 +12,8 @@ use super::kubeconfig::{digest as kubeconfig_digest, kubeconfig};
 use super::schedule;
 use super::statuslist::{Indexes, StatusRef};
 use super::{
-    Agent, Changed, Credentials, Decision, Digest, Drift, Entitlement, Hasher, Key, Refusal, Standing, Uid,
-    World,
+    Agent, Changed, Credentials, Decision, Digest, Drift, Entitlement, Hasher, Key, POD, Refusal, Standing,
+    Uid, World,
 };
 use crate::api::{IDENTITY_KEY, KUBECONFIG_KEY, Mode, Reason, SigningAlgorithm, SubjectForm, TokenProfile};
 
@@ -200,7 +200,7 @@ pub fn plan(
             }
         }
         Standing::Refused(refusal) => {
-            let pod = agent.bound.as_ref().is_some_and(|b| &*b.kind == "v1/Pod");
+            let pod = agent.bound.as_ref().is_some_and(|b| &*b.kind == POD);
             let unseen =
                 matches!(refusal.reason, Reason::BoundObjectNotFound | Reason::BoundObjectNotSelected);
             if pod && unseen {

@@ -28,7 +28,7 @@ fn perform(c: &mut Cluster, op: &Op) {
     match *op {
         Op::Agent { ns, name, bound, secret, label, suspend, life, expires, of, user } => {
             c.namespace(&format!("n{ns}"), &[]);
-            let pod = c.bound.get(&("v1/Pod".into(), Key::new(format!("n{ns}"), "o0"))).map(|o| o.meta.uid);
+            let pod = c.bound.get(&(POD.into(), Key::new(format!("n{ns}"), "o0"))).map(|o| o.meta.uid);
             let bound = match (bound, pod) {
                 (1, _) => "boundObjectRef: {apiVersion: v1, kind: Pod, name: o0}".to_owned(),
                 (2, _) => "boundObjectRef: {apiVersion: v1, kind: Pod, name: o1}".to_owned(),
@@ -128,7 +128,7 @@ fn perform(c: &mut Cluster, op: &Op) {
             c.namespace(&format!("n{ns}"), if team { &[("team", "a")] } else { &[] })
         }
         Op::Bound { pod, ns, name, finished, selected } => {
-            let kind = if pod { "v1/Pod" } else { "apps/v1/Deployment" };
+            let kind = if pod { POD } else { "apps/v1/Deployment" };
             c.bound(kind, &Key::new(format!("n{ns}"), format!("o{name}")), finished && pod, selected || !pod);
         }
         Op::Delete { what, ns, name } => delete(c, what, &format!("n{ns}"), name),
@@ -196,7 +196,7 @@ fn delete(c: &mut Cluster, what: u8, ns: &str, name: u8) {
         0 => c.delete(&Source::Agents, &key("a")),
         1 => c.delete(&Source::Grants, &key("g")),
         2 => c.delete(&Source::Resources, &Key::new("", format!("r{name}"))),
-        3 => c.delete(&Source::Bound("v1/Pod".into()), &key("o")),
+        3 => c.delete(&Source::Bound(POD.into()), &key("o")),
         4 => c.delete(&Source::Bound("apps/v1/Deployment".into()), &key("o")),
         8 => c.delete(&Source::Blueprints, &Key::new("", format!("b{name}"))),
         9 => c.delete(&Source::Agents, &key("o")),

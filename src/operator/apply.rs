@@ -16,7 +16,7 @@ use crate::cluster::write::SecretWrite;
 use crate::domain::plan::{AgentStep, Cause, Credential, Issue, Plan, SecretStep, plan};
 use crate::domain::status::{Transition, agent_status};
 use crate::domain::statuslist::{Full, Indexes, StatusRef};
-use crate::domain::{BoundObject, Decision, Key, Object, Refusal, Source, Uid, Unfit, World, decide};
+use crate::domain::{BoundObject, Decision, Key, Object, POD, Refusal, Source, Uid, Unfit, World, decide};
 use crate::issue::{Contents, MintError};
 
 /// Why an agent's work failed; it is tried again after a pause of its own.
@@ -251,7 +251,7 @@ async fn confirm(cx: &Context, key: &Key, wanted: Option<Uid>) -> Result<bool, F
         return Ok(false);
     };
     let source = Source::Bound(bound.kind.clone());
-    let is_pod = &*bound.kind == "v1/Pod";
+    let is_pod = &*bound.kind == POD;
     let (found, selected) = if is_pod {
         let pod = cx
             .writer

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::observe::{Binding, Others, Pod};
 use crate::api::{MANAGED_BY, Reason};
 use crate::domain::maker::make;
-use crate::domain::{Agent, Key, Standing, World, decide, kind_name};
+use crate::domain::{Agent, Key, POD, Standing, World, decide, kind_name};
 
 /// Where kubelets mount the token that the API server adds to pods by itself.
 const DEFAULT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -352,7 +352,7 @@ fn mounts_default(pod: &Pod) -> bool {
 
 /// The pod and what controls it, as kind and name.
 fn line_of(others: &Others, pod: &Pod) -> Vec<(crate::domain::KindName, String)> {
-    let mut line = vec![("v1/Pod".into(), pod.metadata.name.clone())];
+    let mut line = vec![(POD.into(), pod.metadata.name.clone())];
     let mut next = pod.metadata.controller();
     while let Some(owner) = next
         && line.len() < 5

@@ -72,7 +72,7 @@ pub async fn whole(client: &Client, config: Option<Configuration>) -> Result<Who
         let source = Source::Bound(kind_name(&kind.api_version, &kind.kind));
         // What nobody is bound to changes nothing, but pods of which blueprints make agents.
         let bound = |b: &Bound| Source::Bound(b.kind.clone()) == source;
-        let makes = source == Source::Bound("v1/Pod".into())
+        let makes = source == Source::Bound(POD.into())
             && taking.world.blueprints().any(crate::domain::Blueprint::makes_any);
         if !makes && !taking.world.agents().any(|a| a.bound.as_ref().is_some_and(bound)) {
             continue;

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 
 use super::{Clock, Policies, Refusal, Standing, end_of};
 use crate::api::Reason;
-use crate::domain::{Agent, Bound, Source, World};
+use crate::domain::{Agent, Bound, POD, Source, World};
 
 type Check = fn(&World, &Agent, &mut Clock) -> Option<Standing>;
 
@@ -263,7 +263,7 @@ fn absent(
             message: format!("{kind} {name} of UID {uid} is gone"),
         });
     }
-    if &**kind == "v1/Pod" {
+    if &**kind == POD {
         // It may be there without the label, which our watch does not show.
         clock.again_in(60);
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::maker::{Making, make};
-use super::{Agent, BoundObject, Key, KindName, Refusal, Uid, World, decide::Standing};
+use super::{Agent, BoundObject, Key, KindName, POD, Refusal, Uid, World, decide::Standing};
 use crate::api::Reason;
 
 /// Who presents a service-account token.
@@ -85,7 +85,7 @@ pub fn live_pod<'w>(world: &'w World, caller: &Caller) -> Result<&'w BoundObject
                 .to_owned(),
         ));
     };
-    let pod = world.bound_object(&KindName::from("v1/Pod"), &caller.account.sibling(name.clone()));
+    let pod = world.bound_object(&KindName::from(POD), &caller.account.sibling(name.clone()));
     let Some(pod) = pod.filter(|p| p.meta.uid == *uid && !p.unselected) else {
         return Err(refuse(format!(
             "pod {name} of namespace {} is gone, or lacks the label {} by which pods are seen",
@@ -165,7 +165,7 @@ pub fn agent_of_pod<'w>(
 
 /// The pod and what controls it, the nearest first.
 fn controllers(world: &World, pod: &BoundObject) -> Vec<(KindName, Arc<str>, Uid)> {
-    let mut line = vec![(KindName::from("v1/Pod"), pod.meta.key.name.clone(), pod.meta.uid)];
+    let mut line = vec![(KindName::from(POD), pod.meta.key.name.clone(), pod.meta.uid)];
     let mut next = pod.controller.clone();
     while let Some(controller) = next
         && line.len() < 5

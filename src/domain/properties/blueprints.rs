@@ -6,7 +6,6 @@ use super::super::testing::{Cluster, uid_of};
 use super::super::*;
 use crate::api::{AgentBlueprint, AgentIdentity, IdentityPer, MADE_LABEL, PER_LABEL, Reason};
 
-const POD: &str = "v1/Pod";
 const DEPLOYMENT: &str = "apps/v1/Deployment";
 
 /// Creates or edits a blueprint.

@@ -79,6 +79,9 @@ impl<K: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(K, V)> for Labels {
 /// A kind that agents may be bound to, as `apps/v1/Deployment`.
 pub type KindName = Arc<str>;
 
+/// The kind of pods, in [`KindName`]'s form.
+pub const POD: &str = "v1/Pod";
+
 /// The name of a kind in [`KindName`]'s form.
 #[must_use]
 pub fn kind_name(api_version: &str, kind: &str) -> KindName {
@@ -100,7 +103,7 @@ impl Bound {
     /// Whether the agent is bound to one very object: by UID, or to a Pod.
     #[must_use]
     pub fn is_exact(&self) -> bool {
-        self.uid.is_some() || &*self.kind == "v1/Pod"
+        self.uid.is_some() || &*self.kind == POD
     }
 }
 

@@ -8,10 +8,7 @@ use std::sync::Arc;
 use super::index::toggle;
 use super::table::{Origin, Taken};
 use super::{Lane, View, Work, World};
-use crate::domain::{Agent, Blueprint, BoundObject, Key, KindName, Uid};
-
-/// The kind of pods.
-pub(super) const POD: &str = "v1/Pod";
+use crate::domain::{Agent, Blueprint, BoundObject, Key, KindName, POD, Uid};
 
 impl World {
     /// The blueprint of an agent, if it is there and, where it made the agent, still the same.
