@@ -54,6 +54,8 @@ pub enum BindingStep {
 /// What is to be done, and when to look again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindingPlan {
+    /// Enough is seen to plan by: without steps all is as it should be.
+    pub known: bool,
     /// In this order: what takes rights comes first.
     pub steps: Vec<BindingStep>,
     /// When to look again, whatever happens.
@@ -87,7 +89,8 @@ pub fn binding_name(grant: &str, uid: Uid, role: &str, nth: usize) -> String {
 /// Plans for a grant in a namespace.
 #[must_use]
 pub fn plan(world: &World, unit: &Unit, now: Timestamp) -> BindingPlan {
-    let again = |ms| BindingPlan { steps: Vec::new(), wake: Some(now + SignedDuration::from_millis(ms)) };
+    let again =
+        |ms| BindingPlan { wake: Some(now + SignedDuration::from_millis(ms)), ..BindingPlan::default() };
     let mut needed = world.core().iter().filter(|s| s.decides()).chain([&Source::Bindings]);
     if !needed.all(|s| world.is_fresh(s, now)) {
         return again(5_000);
@@ -109,7 +112,7 @@ pub fn plan(world: &World, unit: &Unit, now: Timestamp) -> BindingPlan {
         }
     }
     let owner = grant.as_ref().and_then(|name| owner(world, unit, name));
-    let mut plan = BindingPlan::default();
+    let mut plan = BindingPlan { known: true, ..BindingPlan::default() };
     let mut roles: BTreeMap<Arc<str>, Vec<&Binding>> =
         wanted.keys().map(|r| (r.clone(), Vec::new())).collect();
     for binding in seen.into_iter().filter(|b| !b.meta.deleting) {

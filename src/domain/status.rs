@@ -126,6 +126,9 @@ pub fn agent_status(
         Credential::Fresh => None,
         Credential::Unsaid => return None,
     };
+    if !indexes.widened && world.is_untried(agent, decision) {
+        return None;
+    }
     let unknown = matches!(credential, Credential::Unknown(_));
     let withheld = refusal.filter(|_| !matches!(decision.standing, decide::Standing::Allowed));
     let ready = Said {
@@ -151,13 +154,18 @@ pub fn agent_status(
             if let Some(kept) = agent.status.recorded(g.uid).filter(|_| unknown && held.is_none()) {
                 return unknown_grant(g, kept);
             }
+            let trouble = withheld.or_else(|| decision.trouble(world, g));
             GrantStatus {
                 name: g.grant.to_string(),
                 uid: g.uid.to_string(),
                 resource: g.resource.to_string(),
                 resource_uid: g.resource_uid.map(|u| u.to_string()),
-                state: if held.is_some() { g.state() } else { GrantState::Refused },
-                reason: withheld.or(g.refusal.as_ref()).map(|r| r.reason.as_str().to_owned()),
+                state: match (held, trouble) {
+                    (None, _) => GrantState::Refused,
+                    (Some(_), Some(_)) => GrantState::Narrowed,
+                    (Some(_), None) => GrantState::Held,
+                },
+                reason: trouble.map(|r| r.reason.as_str().to_owned()),
                 roles: held.map(|h| h.roles.iter().map(ToString::to_string).collect()).unwrap_or_default(),
                 scopes: held.map(|h| h.scopes.iter().map(ToString::to_string).collect()).unwrap_or_default(),
                 digest: held.map(|h| h.rest().to_string()),
@@ -169,7 +177,7 @@ pub fn agent_status(
     let all = decision.grants.len();
     let held =
         if withheld.is_some() { 0 } else { decision.grants.iter().filter(|g| g.held.is_some()).count() };
-    let mut said = vec![ready, grants_held(decision, withheld.map(|r| r.reason), unknown, held)];
+    let mut said = vec![ready, grants_held(world, decision, withheld.map(|r| r.reason), unknown, held)];
     said.extend(user_accepted(world, agent, unknown));
     said.extend(compliant(&decision.audited));
     let (conditions, transitions) = conditions(said, &agent.status, agent.generation, now);
@@ -210,10 +218,16 @@ fn unknown_grant(grant: &GrantDecision, kept: &Recorded) -> GrantStatus {
     }
 }
 
-fn grants_held(decision: &Decision, withheld: Option<Reason>, unknown: bool, held: usize) -> Said {
+fn grants_held(
+    world: &World,
+    decision: &Decision,
+    withheld: Option<Reason>,
+    unknown: bool,
+    held: usize,
+) -> Said {
     let all = decision.grants.len();
-    let troubled: Vec<_> =
-        decision.grants.iter().filter_map(|g| g.refusal.as_ref().map(|r| (&g.grant, r))).collect();
+    let grants = decision.grants.iter();
+    let troubled: Vec<_> = grants.filter_map(|g| Some((&g.grant, decision.trouble(world, g)?))).collect();
     let (status, reason, message) = match (withheld, troubled.first()) {
         _ if unknown => (None, Reason::Unknown, format!("of {all} grants; see Ready")),
         (Some(reason), _) if all > 0 => {
@@ -325,15 +339,11 @@ pub fn grant_status(world: &World, grant: &Grant, now: Timestamp) -> Option<Stat
 fn refusal_of_grant(world: &World, grant: &Grant, now: Timestamp) -> Option<String> {
     world.selected_by(grant).0.iter().take(50).find_map(|key| {
         let decision = decide(world, key, now)?;
-        let withheld = match decision.standing {
-            decide::Standing::Refused(r) => Some(r),
-            _ => None,
+        let of_grant = decision.grants.iter().find(|g| g.uid == grant.meta.uid)?;
+        let refusal = match &decision.standing {
+            decide::Standing::Refused(r) => r,
+            _ => decision.trouble(world, of_grant)?,
         };
-        let refusal = decision
-            .grants
-            .into_iter()
-            .find(|g| g.uid == grant.meta.uid)
-            .and_then(|g| withheld.or(g.refusal))?;
         Some(format!("AgentIdentity {}: {}: {}", key.name, refusal.reason, refusal.message))
     })
 }

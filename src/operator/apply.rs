@@ -82,7 +82,7 @@ pub(super) async fn agent(cx: &Context, key: &Key) -> Result<Option<Timestamp>, 
         if cx.world.read().may_be_bound(&decision) {
             cx.world.write().record_bindings(&decision);
         }
-        let holdings = decision.holdings();
+        let holdings = decision.holdings(&cx.world.read());
         if cx.world.read().holdings(key) != Some(&holdings) {
             cx.world.write().record_holdings(key, holdings);
         }

@@ -1,8 +1,11 @@
 //! The RoleBindings of one grant in one namespace: plan, apply.
 //!
-//! Invariants: rights are taken before others are given; what bears a name of ours and is not ours is reported and left
-//! alone; a role that we may not bind harms its own grant alone.
+//! Invariants: rights are taken before others are given, also where they may no longer be given; what bears a name of
+//! ours and is not ours is reported and left alone; a role that we may not bind harms nobody but its own holders, and
+//! their statuses say so.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,36 +16,77 @@ use crate::api::{API_VERSION, Reason};
 use crate::cluster::client::{CallError, Class};
 use crate::cluster::wire::{Wire, WireBinding};
 use crate::domain::bindings::{BindingStep, Wanted, plan};
-use crate::domain::{Key, Source, Uid, Unit};
+use crate::domain::{Key, Refusal, Source, Uid, Unit};
 
 /// For so long changes are gathered, so that many agents are one write.
 pub(super) const GATHER: Duration = Duration::from_millis(500);
 /// How soon to look whether something foreign has gone.
 const FOREIGN: SignedDuration = SignedDuration::from_secs(30);
 
+/// Why a RoleBinding is not as it is to be.
+struct Unwritten {
+    /// Why it can't be, if trying again won't help by itself.
+    refusal: Option<Refusal>,
+    /// What failed; `None` where something foreign is in the way.
+    failure: Option<Failure>,
+}
+
+type Written = Result<(), Box<Unwritten>>;
+
+fn failed(refusal: Option<Refusal>, failure: Failure) -> Box<Unwritten> {
+    Box::new(Unwritten { refusal, failure: Some(failure) })
+}
+
 /// Works on a grant's RoleBindings; says when to look again.
 pub(super) async fn one(cx: &Context, unit: &Unit) -> Result<Option<Timestamp>, Failure> {
     let plan = plan(&cx.world.read(), unit, Timestamp::now());
-    let mut wake = plan.wake;
-    for step in plan.steps {
-        match step {
-            BindingStep::Delete(key, uid) => {
-                cx.writer.delete_binding(&key, uid).await.map_err(call("delete the RoleBinding"))?;
-                cx.world.write().remove(&Source::Bindings, &key, uid, 0);
-                tracing::info!(binding = %key, "RoleBinding deleted");
-            }
-            BindingStep::Update(uid, wanted) => update(cx, uid, &wanted).await?,
-            BindingStep::Create(wanted) => {
-                if !create(cx, &wanted).await? {
-                    wake = Some(Timestamp::now() + FOREIGN);
-                }
-            }
+    if !plan.known {
+        return Ok(plan.wake);
+    }
+    let (mut wake, mut first) = (plan.wake, None);
+    let mut unbound: BTreeMap<Arc<str>, Option<Refusal>> = BTreeMap::new();
+    let mut steps = plan.steps.into_iter();
+    for step in steps.by_ref() {
+        let (role, done) = match step {
+            BindingStep::Delete(key, uid) => (None, delete(cx, &key, uid).await),
+            BindingStep::Update(uid, wanted) => (Some(wanted.role.clone()), update(cx, uid, &wanted).await),
+            // What one of a role's was refused, the next will be.
+            BindingStep::Create(wanted) if unbound.get(&wanted.role).is_some_and(Option::is_some) => continue,
+            BindingStep::Create(wanted) => (Some(wanted.role.clone()), create(cx, &wanted).await),
+        };
+        let Err(unwritten) = done else { continue };
+        let Unwritten { refusal, failure } = *unwritten;
+        let passing = refusal.is_none();
+        if let Some(role) = role {
+            let known = unbound.entry(role).or_default();
+            *known = known.take().or(refusal);
+        }
+        match failure {
+            Some(failure) => drop(first.get_or_insert(failure)),
+            None => wake = Some(Timestamp::now() + FOREIGN),
+        }
+        if passing && first.is_some() {
+            break;
         }
     }
-    Ok(wake)
+    for step in steps {
+        if let BindingStep::Create(wanted) | BindingStep::Update(_, wanted) = step {
+            unbound.entry(wanted.role).or_default();
+        }
+    }
+    cx.world.write().record_tried(unit, unbound);
+    first.map_or(Ok(wake), Err)
 }
 
-async fn update(cx: &Context, uid: Uid, wanted: &Wanted) -> Result<(), Failure> {
+async fn delete(cx: &Context, key: &Key, uid: Uid) -> Written {
+    let done = cx.writer.delete_binding(key, uid).await;
+    done.map_err(|e| failed(None, call("delete the RoleBinding")(e)))?;
+    cx.world.write().remove(&Source::Bindings, key, uid, 0);
+    tracing::info!(binding = %key, "RoleBinding deleted");
+    Ok(())
+}
+
+async fn update(cx: &Context, uid: Uid, wanted: &Wanted) -> Written {
     match cx.writer.update_binding(uid, wanted).await {
         Ok(answer) => answered(cx, answer),
         // Gone, or another one: the watch will say; what is known must not be written again meanwhile.
@@ -50,27 +94,43 @@ async fn update(cx: &Context, uid: Uid, wanted: &Wanted) -> Result<(), Failure> 
             cx.world.write().remove(&Source::Bindings, &wanted.key, uid, 0);
             Ok(())
         }
-        Err(e) => Err(refused(cx, wanted, e)),
+        Err(e) => {
+            if e.class() == Class::Forbidden && takes(cx, wanted) {
+                // The API server lets nobody shorten the list of those who hold a role that it may not give. Nobody
+                // keeps a right because it can't be taken from him alone.
+                delete(cx, &wanted.key, uid).await?;
+            }
+            Err(refused(cx, wanted, e))
+        }
     }
 }
 
-/// Whether the RoleBinding is there afterwards.
-async fn create(cx: &Context, wanted: &Wanted) -> Result<bool, Failure> {
+/// Whether somebody is to lose what a RoleBinding gives.
+fn takes(cx: &Context, wanted: &Wanted) -> bool {
+    let world = cx.world.read();
+    let unit = Unit { namespace: wanted.key.namespace.clone(), grant: wanted.grant };
+    let seen = world.bindings_of(&unit).into_iter().find(|b| b.meta.key == wanted.key);
+    let stays = |agent: &Uid| wanted.subjects.iter().any(|s| s.ends_with(&format!("/{agent}")));
+    seen.is_some_and(|b| !b.subjects.iter().all(stays))
+}
+
+async fn create(cx: &Context, wanted: &Wanted) -> Written {
     let error = match cx.writer.create_binding(wanted).await {
-        Ok(answer) => return answered(cx, answer).map(|()| true),
+        Ok(answer) => return answered(cx, answer),
         Err(error) => error,
     };
     if error.message().contains("being terminated") {
-        return Ok(true);
+        return Ok(());
     }
     if error.class() != Class::AlreadyExists {
         return Err(refused(cx, wanted, error));
     }
-    let found = cx.writer.binding_in_the_way(&wanted.key).await.map_err(call("look for the RoleBinding"))?;
-    let Some(found) = found else { return Ok(false) };
+    let found = cx.writer.binding_in_the_way(&wanted.key).await;
+    let found = found.map_err(|e| failed(None, call("look for the RoleBinding")(e)))?;
+    let Some(found) = found else { return Err(Box::new(Unwritten { refusal: None, failure: None })) };
     if let Some(uid) = found.is_ours(&wanted.role, wanted.owner.uid) {
         // It has lost its labels, or our watch is a little behind.
-        return update(cx, uid, wanted).await.map(|()| true);
+        return update(cx, uid, wanted).await;
     }
     let note = format!(
         "RoleBinding {} is not agentid's and is left alone, so the agents of this grant do not hold ClusterRole {}; \
@@ -78,31 +138,49 @@ async fn create(cx: &Context, wanted: &Wanted) -> Result<bool, Failure> {
         wanted.key.name, wanted.role
     );
     tracing::warn!(binding = %wanted.key, "{note}");
-    tell(cx, wanted, Reason::ForeignObject, &note);
-    Ok(false)
+    let refusal = tell(cx, wanted, Refusal::new(Reason::ForeignObject, note));
+    Err(Box::new(Unwritten { refusal: Some(refusal), failure: None }))
 }
 
-fn answered(cx: &Context, answer: WireBinding) -> Result<(), Failure> {
-    cx.world.answer(answer.object(&Source::Bindings)?);
+fn answered(cx: &Context, answer: WireBinding) -> Written {
+    let object = answer.object(&Source::Bindings).map_err(|e| failed(None, e.into()))?;
+    cx.world.answer(object);
     Ok(())
 }
 
 /// Says on the grant why its agents hold less than was decided.
-fn refused(cx: &Context, wanted: &Wanted, error: CallError) -> Failure {
-    if !error.class().is_transient() {
+fn refused(cx: &Context, wanted: &Wanted, error: CallError) -> Box<Unwritten> {
+    let passes = error.class().is_transient() || error.class() == Class::Conflict;
+    let refusal = (!passes).then(|| {
         let note = format!(
-            "ClusterRole {} can't be bound: {}; agentid needs the verb bind on it",
+            "ClusterRole {} can't be bound in namespace {}: {}; {}",
             wanted.role,
-            error.message()
+            wanted.key.namespace,
+            error.message(),
+            remedy(&error, &wanted.role)
         );
-        tell(cx, wanted, Reason::Internal, &note);
-    }
-    call("write the RoleBinding")(error)
+        tell(cx, wanted, Refusal::new(Reason::Internal, note))
+    });
+    failed(refusal, call("write the RoleBinding")(error))
 }
 
-fn tell(cx: &Context, wanted: &Wanted, reason: Reason, note: &str) {
+/// The API server refuses in the same way whom a rule is missing and whom a quota or a policy holds back.
+fn remedy(error: &CallError, role: &str) -> String {
+    let said = error.message();
+    if said.contains("attempting to grant") {
+        format!("give the operator's ClusterRole the verb bind on clusterroles/{role}")
+    } else if error.class() == Class::Forbidden && said.contains(" cannot ") {
+        "give the operator's ClusterRole the verbs create, patch and delete on rolebindings".to_owned()
+    } else {
+        "see the namespace's quotas and the cluster's admission policies".to_owned()
+    }
+}
+
+fn tell(cx: &Context, wanted: &Wanted, refusal: Refusal) -> Refusal {
     let owner = &wanted.owner;
     let namespace = if owner.kind == "AgentGrant" { wanted.key.namespace.clone() } else { "".into() };
     let key = Key::new(namespace, owner.name.clone());
-    cx.note(API_VERSION, owner.kind, &key, &owner.uid.to_string(), false, reason, note);
+    let uid = owner.uid.to_string();
+    cx.note(API_VERSION, owner.kind, &key, &uid, false, refusal.reason, &refusal.message);
+    refusal
 }

@@ -12,21 +12,21 @@ use crate::kit::*;
 const READS: &str = "[{apiGroups: [\"\"], resources: [pods], verbs: [get, list]}]";
 const EXECS: &str = "[{apiGroups: [\"\"], resources: [pods/exec], verbs: [create]}]";
 
-fn role(name: &str, rules: &str) -> String {
+pub fn role(name: &str, rules: &str) -> String {
     format!(
         "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {{name: {name}}}\nrules: {rules}\n"
     )
 }
 
 /// The AgentResource `cluster-$NS`, which offers a ClusterRole.
-fn cluster(role: &str) -> String {
+pub fn cluster(role: &str) -> String {
     format!(
         "---\napiVersion: agentid.dev/v1alpha1\nkind: AgentResource\nmetadata: {{name: cluster-$NS}}\nspec: {{audience: \
          \"https://kubernetes.$NS.example.com\", kubernetes: {{}}, roles: [{{name: {role}}}], allow: {THIS_NAMESPACE}}}\n"
     )
 }
 
-fn grant_role(name: &str, agents: &str, role: &str) -> String {
+pub fn grant_role(name: &str, agents: &str, role: &str) -> String {
     grant_of(name, agents, "cluster", &format!("application: {{roles: [{role}]}}"))
 }
 
@@ -44,7 +44,7 @@ fn subjects(bindings: &[RoleBinding]) -> Vec<String> {
 }
 
 /// Waits until the subjects of our RoleBindings are these agents.
-async fn bound(t: &Test, agents: &[&str]) -> Vec<RoleBinding> {
+pub async fn bound(t: &Test, agents: &[&str]) -> Vec<RoleBinding> {
     eventually(format!("bound are {agents:?}"), LATER, || async {
         let mut wanted = Vec::new();
         for agent in agents {
@@ -63,7 +63,7 @@ async fn bound(t: &Test, agents: &[&str]) -> Vec<RoleBinding> {
 }
 
 /// What the API server would answer `kubectl auth can-i --as <user>`.
-async fn can(t: &Test, user: &str, verb: &str, resource: &str, namespace: &str) -> bool {
+pub async fn can(t: &Test, user: &str, verb: &str, resource: &str, namespace: &str) -> bool {
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {

@@ -26,5 +26,6 @@ mod policy;
 mod renewal;
 mod tell;
 mod trust;
+mod unbound;
 mod unreadable;
 mod yaml;

@@ -204,7 +204,7 @@ pub struct Decision {
 impl Decision {
     /// What the tally of grants, resources and policies counts.
     #[must_use]
-    pub fn holdings(&self) -> Holdings {
+    pub fn holdings(&self, world: &World) -> Holdings {
         let held = matches!(self.standing, Standing::Allowed);
         let reason = match &self.standing {
             Standing::Refused(r) | Standing::Unknown(r) => Some(r.reason),
@@ -214,7 +214,7 @@ impl Decision {
             grant: g.grant.clone(),
             resource: g.resource.clone(),
             state: if held { g.state() } else { GrantState::Refused },
-            reason: reason.or_else(|| g.refusal.as_ref().map(|r| r.reason)),
+            reason: reason.or_else(|| self.trouble(world, g).map(|r| r.reason)),
             audited: self.audited.iter().any(|o| o.grant.as_ref() == Some(&g.grant)),
         });
         let mut policies: Vec<(Arc<str>, i64)> = Vec::new();
@@ -230,6 +230,12 @@ impl Decision {
             policies: policies.into(),
             untold: matches!(self.standing, Standing::Unknown(_)),
         }
+    }
+
+    /// Why one of its grants is not held, or not in full: it was decided so, or what was decided is not in force.
+    #[must_use]
+    pub fn trouble<'a>(&self, world: &'a World, grant: &'a GrantDecision) -> Option<&'a Refusal> {
+        grant.refusal.as_ref().or_else(|| world.unbound(&self.agent, self.uid, grant))
     }
 }
 

@@ -95,7 +95,7 @@ impl Cluster {
         self.due.remove(key);
         let Some((decision, indexes, plan)) = self.plan_of(key) else { return Ok(()) };
         self.world.record_bindings(&decision);
-        self.world.record_holdings(key, decision.holdings());
+        self.world.record_holdings(key, decision.holdings(&self.world));
         self.world.record_standing(key, &decision.standing);
         let uid = decision.uid;
         match &plan.agent {
@@ -414,7 +414,7 @@ impl Cluster {
         let mut counts = BTreeMap::<Key, (i64, i64)>::new();
         for agent in self.world.agents() {
             let decision = decide(&self.world, &agent.meta.key, self.now).unwrap();
-            for holding in decision.holdings().grants {
+            for holding in decision.holdings(&self.world).grants {
                 let n = counts.entry(agent.meta.key.sibling(holding.grant)).or_default();
                 match holding.state {
                     crate::api::GrantState::Refused => n.1 += 1,

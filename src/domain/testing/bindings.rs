@@ -33,10 +33,17 @@ impl Cluster {
         self.put(Source::Bindings, object);
     }
 
-    pub(super) fn work_on_binding(&mut self, unit: &Unit) -> Result<(), Undone> {
+    pub fn work_on_binding(&mut self, unit: &Unit) -> Result<(), Undone> {
         let plan = plan(&self.world, unit, self.now);
+        let mut unbound = BTreeMap::new();
         for step in plan.steps {
             self.alive()?;
+            if let BindingStep::Create(wanted) | BindingStep::Update(_, wanted) = &step
+                && let Some(why) = self.unbindable.get(&*wanted.role)
+            {
+                unbound.insert(wanted.role.clone(), Some(why.clone()));
+                continue;
+            }
             self.writes.bindings += 1;
             match step {
                 BindingStep::Create(wanted) => {
@@ -58,7 +65,11 @@ impl Cluster {
                 }
             }
         }
-        if plan.wake.is_some() { Err(Undone::Refused) } else { Ok(()) }
+        let refused = !unbound.is_empty();
+        if plan.known {
+            self.world.record_tried(unit, unbound);
+        }
+        if plan.wake.is_some() || refused { Err(Undone::Refused) } else { Ok(()) }
     }
 
     fn store_binding(&mut self, meta: Meta, wanted: &Wanted) {

@@ -68,6 +68,8 @@ pub(crate) struct Cluster {
     pub writes: Writes,
     /// Writes until the operator dies.
     pub dies_after: Option<u32>,
+    /// The ClusterRoles that the API server does not let the operator bind, and what is said then.
+    pub unbindable: BTreeMap<String, Refusal>,
     pending: Vec<(Source, Event)>,
     due: BTreeMap<Key, Timestamp>,
     retry: BTreeSet<Work>,
@@ -114,6 +116,7 @@ impl Cluster {
             lost: BTreeSet::new(),
             writes: Writes::default(),
             dies_after: None,
+            unbindable: BTreeMap::new(),
             pending: Vec::new(),
             due: BTreeMap::new(),
             retry: BTreeSet::new(),

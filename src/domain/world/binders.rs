@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::index::toggle;
 use super::table::{Origin, Taken};
+use super::unbound::Tried;
 use super::{Lane, Source, Work, World};
 use crate::domain::guardrails::Violations;
 use crate::domain::{Binding, ClusterRole, Decision, Key, Standing, Uid};
@@ -28,6 +29,8 @@ pub(in crate::domain) struct Holders {
     pub grant: Arc<str>,
     /// The agents of each ClusterRole.
     pub roles: BTreeMap<Arc<str>, BTreeSet<Uid>>,
+    /// What came of writing the RoleBindings.
+    pub(super) tried: Tried,
 }
 
 type Held = Vec<(Uid, Arc<str>, Vec<Arc<str>>)>;
@@ -36,7 +39,7 @@ type Held = Vec<(Uid, Arc<str>, Vec<Arc<str>>)>;
 pub(super) struct Binders {
     /// What each agent holds that holds any.
     agents: HashMap<Key, (Uid, Held)>,
-    units: HashMap<Unit, Holders>,
+    pub(super) units: HashMap<Unit, Holders>,
     bindings_of: HashMap<Unit, BTreeSet<Arc<str>>>,
     touched: BTreeSet<Unit>,
 }
@@ -62,6 +65,7 @@ impl Binders {
                     }
                 }
                 holders.roles.retain(|_, agents| !agents.is_empty());
+                holders.tried.retain(|role| holders.roles.contains_key(role));
                 if holders.roles.is_empty() {
                     self.units.remove(&unit);
                 }

@@ -17,6 +17,7 @@ mod secrets;
 mod source;
 mod table;
 mod tally;
+mod unbound;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
