@@ -3,9 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use kube::api::{Api, DeleteParams};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
 use serde_json::Value;
 
 use crate::common::{ControlPlane, Process, eventually, target_dir};
@@ -37,18 +41,42 @@ apiVersion: agentid.dev/v1alpha1
 kind: AgentIdentity
 metadata: {name: k}
 spec: {boundObjectRef: {apiVersion: v1, kind: Pod, name: p}}
+---
+apiVersion: agentid.dev/v1alpha1
+kind: AgentIdentity
+metadata: {name: l}
+spec: {}
 ";
 const LOGIN: &str = "
 apiVersion: agentid.dev/v1alpha1
 kind: AgentGrant
 metadata: {name: cluster}
-spec: {agents: {names: [k]}, resource: k-$NS, application: {roles: [serve-pod-reader]}, secretKey: cluster.jwt}
+spec: {agents: {names: [k, l]}, resource: k-$NS, application: {roles: [serve-pod-reader]}, secretKey: cluster.jwt}
+";
+/// The cluster once more, by tokens that live a minute: too short for a Secret, so they are bought.
+const SHORT: &str = "
+apiVersion: agentid.dev/v1alpha1
+kind: AgentResource
+metadata: {name: short-$NS}
+spec:
+  audience: https://short.$NS.example.com
+  kubernetes: {}
+  maxTokenLifetime: 1m
+  roles: [{name: serve-pod-reader}]
+  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}}]
+---
+apiVersion: agentid.dev/v1alpha1
+kind: AgentGrant
+metadata: {name: short}
+spec: {agents: {names: [a]}, resource: short-$NS, application: {roles: [serve-pod-reader]}}
 ";
 
 /// A second API server on the control plane's etcd.
 struct Second {
     process: Process,
     audit: PathBuf,
+    /// An administrator's.
+    admin: PathBuf,
 }
 
 fn settings(dir: &Path, name: &str) -> String {
@@ -88,15 +116,14 @@ impl Second {
             format!("--cert-dir={}", dir.join("certs").to_string_lossy()),
         ];
         let process = Process::spawn(dir.join("kube-apiserver.log"), &words, &[]);
-        let second = Self { process, audit };
         let kubeconfig = std::fs::read_to_string(&control_plane.kubeconfig).unwrap();
         let moved =
             kubeconfig.replace(&format!("https://127.0.0.1:{first}"), &format!("https://127.0.0.1:{port}"));
-        let admin = written("admin.kubeconfig", &moved);
+        let second = Self { process, audit, admin: written("admin.kubeconfig", &moved).into() };
         eventually("the second API server is ready", Duration::from_secs(90), || async {
             let log = || std::fs::read_to_string(dir.join("kube-apiserver.log")).unwrap_or_default();
             assert!(second.process.runs(), "it ended: {}", log());
-            let ready = kubectl(control_plane, Path::new(&admin), &["get", "--raw", "/readyz"]);
+            let ready = kubectl(control_plane, &second.admin, &["get", "--raw", "/readyz"]);
             if ready.status.success() {
                 Ok(())
             } else {
@@ -106,6 +133,44 @@ impl Second {
         .await;
         second
     }
+
+    /// Somebody who has a token and nothing else.
+    async fn bearer(&self, token: &str) -> Client {
+        let mut kubeconfig = Kubeconfig::read_from(&self.admin).unwrap();
+        for user in &mut kubeconfig.auth_infos {
+            user.auth_info = Some(AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() });
+        }
+        let options = KubeConfigOptions::default();
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        config.default_retry = false;
+        Client::try_from(config).unwrap()
+    }
+}
+
+/// What whoever lists the namespace's pods is answered: an HTTP status.
+async fn status(client: &Client, namespace: &str) -> u16 {
+    match Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await {
+        Ok(_) => 200,
+        Err(kube::Error::Api(status)) => status.code,
+        Err(e) => panic!("{e}"),
+    }
+}
+
+/// Asks without pause until the answer is no longer 200; gives the moment, and the answer.
+async fn until_refused(what: &str, client: &Client, namespace: &str) -> (Timestamp, u16) {
+    let began = Instant::now();
+    loop {
+        let answer = status(client, namespace).await;
+        if answer != 200 {
+            return (Timestamp::now(), answer);
+        }
+        assert!(began.elapsed() < Duration::from_secs(90), "still listed: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn seconds_since(then: Timestamp, now: Timestamp) -> f64 {
+    now.duration_since(then).as_secs_f64()
 }
 
 fn kubectl(control_plane: &ControlPlane, kubeconfig: &Path, args: &[&str]) -> Output {
@@ -122,6 +187,25 @@ fn try_as(control_plane: &ControlPlane, kubeconfig: &Path, args: &[&str]) -> Res
 }
 
 impl Test {
+    /// A token of agent `a` for the cluster that lives a minute.
+    async fn short_token(&self) -> String {
+        let (own, audience) = (self.sa_token().await, self.fill("https://short.$NS.example.com"));
+        let form = [
+            ("grant_type", EXCHANGE),
+            ("subject_token", own.as_str()),
+            ("subject_token_type", JWT),
+            ("requested_token_type", JWT),
+            ("audience", audience.as_str()),
+        ];
+        eventually("a token for a minute", SOON, || async {
+            match self.settled("/token", &form).await {
+                (200, body) => Ok(body["access_token"].as_str().unwrap().to_owned()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    }
+
     /// The files of an agent's Secret in a directory, once these are there.
     async fn mounted(&self, secret: &str, wanted: &[&str], dir: &Path) {
         let files =
@@ -152,12 +236,23 @@ async fn an_agent_logs_into_the_cluster_itself() {
     let dir = target_dir().join("test-logs").join(&t.name);
     std::fs::create_dir_all(&dir).unwrap();
     t.apply(OBJECTS).await;
+    t.apply(SHORT).await;
     t.apply(LOGIN).await;
+    let other_dir = dir.join("l");
+    std::fs::create_dir_all(&other_dir).unwrap();
     t.mounted("k-agentid", &["cluster.jwt", "identity.jwt", "kubeconfig"], &dir).await;
+    t.mounted("l-agentid", &["cluster.jwt"], &other_dir).await;
     t.mounted("a-agentid", &["tickets.jwt"], &dir).await;
 
     let printed = Command::new(env!("CARGO_BIN_EXE_agentid"))
-        .args(["kube-auth-config", &format!("k-{}", t.name), "-n", &t.name, "--kubeconfig"])
+        .args([
+            "kube-auth-config",
+            &format!("k-{}", t.name),
+            &format!("short-{}", t.name),
+            "-n",
+            &t.name,
+            "--kubeconfig",
+        ])
         .arg(&control_plane.kubeconfig)
         .output()
         .unwrap();
@@ -209,22 +304,58 @@ async fn an_agent_logs_into_the_cluster_itself() {
     let line: Value = serde_json::from_str(line).unwrap();
     assert_eq!(line["user"]["extra"]["agentid.dev/name"][0], "k", "{line}");
 
-    let gone = |what: &'static str| {
-        eventually(format!("refused without the {what}"), SOON, || async {
-            match ask(&["get", "pods"]) {
-                Err(e) if e.contains("forbidden") => Ok(()),
-                other => Err(format!("{other:?}")),
+    // How long each end takes, as who asks without pause sees it.
+    let token_in = |dir: &Path| std::fs::read_to_string(dir.join("cluster.jwt")).unwrap();
+    let (k, l) = (second.bearer(&token_in(&dir)).await, second.bearer(&token_in(&other_dir)).await);
+    let short = t.short_token().await;
+    let dies = Timestamp::from_second(claims(&short)["exp"].as_i64().unwrap()).unwrap();
+    let a = second.bearer(&short).await;
+    for (name, client) in [("k", &k), ("l", &l), ("a", &a)] {
+        eventually(format!("{name} lists the pods"), SOON, || async {
+            match status(client, &t.name).await {
+                200 => Ok(()),
+                other => Err(other),
             }
         })
-    };
-    t.delete(LOGIN).await;
-    gone("grant").await;
-    t.apply(LOGIN).await;
-    eventually("held again", SOON, || async { ask(&["get", "pods"]) }).await;
-    let pods: Api<k8s_openapi::api::core::v1::Pod> = t.api();
-    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-    pods.delete("p", &now).await.unwrap();
-    gone("pod").await;
+        .await;
+    }
+
+    let mut figures = Vec::new();
+    for end in ["grant", "agent", "pod"] {
+        let client = if end == "agent" { &l } else { &k };
+        assert_eq!(status(client, &t.name).await, 200, "{end}");
+        let began = Timestamp::now();
+        match end {
+            "grant" => t.delete_grant("cluster").await,
+            "agent" => t.delete_agent("l").await,
+            _ => t.end_pod("p").await,
+        }
+        let (refused, answer) = until_refused(end, client, &t.name).await;
+        // Its token still says who it is; there is nothing left that it may do.
+        assert_eq!(answer, 403, "{end}");
+        let took = seconds_since(began, refused);
+        assert!(took < SOON.as_secs_f64(), "{end}: {took} s");
+        figures.push(format!("{took:.2} s after the {end} was deleted (403)"));
+        if end == "grant" {
+            t.apply(LOGIN).await;
+            eventually("held again", SOON, || async { ask(&["get", "pods"]) }).await;
+            eventually("held again by the other", SOON, || async {
+                let answer = status(&l, &t.name).await;
+                if answer == 200 { Ok(()) } else { Err(answer) }
+            })
+            .await;
+        }
+    }
+    // By then the pod whose own token bought it is gone, and with it who may buy another.
+    assert!(Timestamp::now() < dies, "the minute is over too soon to be measured");
+    assert_eq!(status(&a, &t.name).await, 200, "a token that was bought lives its minute");
+    let (refused, answer) = until_refused("a token that is over", &a, &t.name).await;
+    assert_eq!(answer, 401);
+    let took = seconds_since(dies, refused);
+    // The API server takes whom it knows for another ten seconds without looking.
+    assert!((-1.0..15.0).contains(&took), "{took} s");
+    figures.push(format!("{took:.2} s after its token's exp (401)"));
+    println!("login: an agent is refused {}", figures.join(", "));
     drop(second);
     // Tokens were in it.
     let _ = std::fs::remove_dir_all(&dir);
