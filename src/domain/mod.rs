@@ -21,6 +21,8 @@ mod properties;
 mod queue;
 pub mod schedule;
 mod seen;
+#[cfg(test)]
+mod sizes;
 pub mod status;
 pub mod statuslist;
 #[cfg(test)]

@@ -43,8 +43,13 @@ fn objects() -> Vec<(&'static str, String)> {
         ("cronjobs", cron),
         ("rbac.authorization.k8s.io", binding("RoleBinding", "x", "", &[("User", "ann")])),
         ("agentid.dev", aid("x", "{}")),
+        ("agentid.dev", GRANT.to_owned()),
     ]
 }
+
+/// What an agent would write that gives itself something.
+const GRANT: &str = "{apiVersion: agentid.dev/v1alpha1, kind: AgentGrant, metadata: {name: x}, spec: {agents: {selector: {}}, \
+    resource: tickets, application: {}}}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_create_none_of_what_is_protected() {
@@ -75,6 +80,9 @@ async fn agents_create_none_of_what_is_protected() {
     // What is not on the list is the roles' business.
     agent.creates(&ns, "{apiVersion: v1, kind: ConfigMap, metadata: {name: notes}}").await;
     agent.creates(&ns, "{apiVersion: v1, kind: ServiceAccount, metadata: {name: s}}").await;
+    // Who holds a namespace's service account is bounded by its roles and by what resources allow, not by this fence.
+    let runner = format!("system:serviceaccount:{}:runner", ns.name);
+    user(cp, &runner, &["system:serviceaccounts", ALL]).await.creates(&ns, GRANT).await;
 }
 
 /// Method and path of each subresource, and the body.

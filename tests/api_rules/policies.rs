@@ -83,6 +83,10 @@ async fn policies_that_are_refused() {
         ),
         (format!("deny: [{}]", many(65, "{roles: [r#]}")), &["spec.deny", "at most 64 items"]),
         (format!("deny: [{{roles: [{}]}}]", many(65, "r#")), &["spec.deny[0].roles", "at most 64 items"]),
+        (
+            format!("deny: [{{resources: [{}]}}]", many(500, "r#")),
+            &["spec.deny[0].resources", "at most 64 items"],
+        ),
         ("deny: [{modes: [Root]}]".to_owned(), &["spec.deny[0].modes[0]", "Root", "\"Application\""]),
         ("deny: [{roles: [a], reason: \"two\\nlines\"}]".to_owned(), &["spec.deny[0].reason", "one line"]),
     ] {

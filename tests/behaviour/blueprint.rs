@@ -211,3 +211,51 @@ async fn a_taken_name_is_left_alone_and_said() {
     assert_eq!(all.keys().collect::<Vec<_>>(), ["mine", "p"]);
     assert_eq!(all["p"].spec.blueprint, None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_the_system_become_agents_only_by_two_words_and_are_not_touched() {
+    let t = Test::for_pods("bp-system").await;
+    let everywhere = "{matchExpressions: [{key: \"kubernetes.io/metadata.name\", operator: In, values: [kube-system, $NS]}]}";
+    let selects = |namespaces: &str| {
+        format!(
+            "---\napiVersion: agentid.dev/v1alpha1\nkind: AgentBlueprint\nmetadata: {{name: sys-$NS}}\nspec: \
+             {{namespaceSelector: {namespaces}, podSelector: {{matchLabels: {{app: sys-$NS}}}}, identityPer: Pod}}\n"
+        )
+    };
+    let system = |name: &str, labels: &str| {
+        pod(&format!("$NS-{name}"), &format!("app: sys-$NS{labels}"))
+            .replace("metadata: {", "metadata: {namespace: kube-system, ")
+    };
+    let (plain, labelled) = (system("plain", ""), system("labelled", ", agentid.dev/agent: ''"));
+    let pods: Api<Pod> = Api::namespaced(t.client.clone(), "kube-system");
+    let agents: Api<AgentIdentity> = Api::namespaced(t.client.clone(), "kube-system");
+    let (plain_name, labelled_name) = (format!("{}-plain", t.name), format!("{}-labelled", t.name));
+    // The selector alone would take them all: the namespace is not selected yet.
+    t.apply(&selects("{matchLabels: {\"kubernetes.io/metadata.name\": $NS}}")).await;
+    let version = |object: kube::core::DynamicObject| object.metadata.resource_version.unwrap();
+    let (plain_at, labelled_at) = (version(t.apply(&plain).await), version(t.apply(&labelled).await));
+    t.apply(&pod("here", "app: sys-$NS, agentid.dev/agent: ''")).await;
+    t.ready("here").await;
+    assert!(agents.get_opt(&labelled_name).await.unwrap().is_none());
+
+    t.apply(&selects(everywhere)).await;
+    let made = eventually("the labelled pod is an agent", LATER, || agents.get(&labelled_name)).await;
+    assert_eq!(made.spec.bound_object_ref.unwrap().name, labelled_name);
+    tokio::time::sleep(PAUSE).await;
+    assert!(agents.get_opt(&plain_name).await.unwrap().is_none(), "it does not bear agentid's label");
+    for (name, before) in [(&plain_name, plain_at), (&labelled_name, labelled_at)] {
+        let now = pods.get(name).await.unwrap().metadata;
+        assert_eq!(now.resource_version, Some(before), "{name} was written");
+    }
+    // A mistake is taken back as it was made.
+    t.apply(&selects("{matchLabels: {\"kubernetes.io/metadata.name\": $NS}}")).await;
+    t.delete(&(selects(everywhere) + &plain + &labelled)).await;
+    eventually("nothing is left in kube-system", LATER, || async {
+        let maps: Api<k8s_openapi::api::core::v1::ConfigMap> =
+            Api::namespaced(t.client.clone(), "kube-system");
+        let left = agents.get_opt(&labelled_name).await.map_err(|e| e.to_string())?.map(|a| a.metadata.name);
+        let trust = maps.get_opt("agentid-trust").await.map_err(|e| e.to_string())?.is_some();
+        if left.is_none() && !trust { Ok(()) } else { Err(format!("{left:?}, trust: {trust}")) }
+    })
+    .await;
+}

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use agentid::api::AgentIdentity;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
+use crate::common::{ControlPlane, api_of, parse, resource_of};
 use crate::kit::*;
 
 const NONE: &[&str] = &["agent.json", "identity.jwt"];
@@ -192,4 +193,46 @@ async fn a_lifetime_too_short_for_a_secret_is_said() {
     t.has_files("a-agentid", HELD, SOON).await;
     let token = &t.verified("a-agentid").await["g.jwt"];
     assert_eq!(token.claims["exp"].as_i64().unwrap() - token.claims["iat"].as_i64().unwrap(), 900);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_writes_grants_for_itself_gets_no_more_than_the_resource_allows() {
+    let t = Test::new("own-grants").await;
+    let allow =
+        "[{namespaceSelector: {matchLabels: {\"kubernetes.io/metadata.name\": $NS}}, roles: [reader]}]";
+    let writes = "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: w}\nrules: [{apiGroups: \
+        [agentid.dev], resources: [agentgrants], verbs: [create]}]\n---\napiVersion: rbac.authorization.k8s.io/v1\nkind: \
+        RoleBinding\nmetadata: {name: w}\nroleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: w}\nsubjects: \
+        [{kind: ServiceAccount, name: runner, namespace: $NS}]\n";
+    let objects = [
+        resource_with("r", allow, ""),
+        resource_with("closed", "[]", ""),
+        agent("a", "serviceAccountName: runner"),
+    ];
+    t.apply(&(objects.concat() + writes)).await;
+
+    let mut config = ControlPlane::shared().config().await;
+    config.default_retry = false;
+    config.auth_info.impersonate = Some(t.fill("system:serviceaccount:$NS:runner"));
+    let groups = ["system:serviceaccounts", "system:authenticated"].map(str::to_owned);
+    config.auth_info.impersonate_groups = Some(groups.into());
+    let runner = kube::Client::try_from(config).unwrap();
+    let creates = async |yaml: &str| {
+        let mut object = parse(&t.fill(yaml)).remove(0);
+        object.metadata.namespace = resource_of(&object).1.then(|| t.name.clone());
+        api_of(runner.clone(), &object).create(&PostParams::default(), &object).await
+    };
+    let everything = "application: {roles: [reader, writer], scopes: [read]}";
+    creates(&asks("reader, writer", "read")).await.unwrap();
+    creates(&grant_of("closed", "selector: {}", "closed", everything)).await.unwrap();
+    let held = t.grant_is("a", "g", "Narrowed", "RoleNotAllowed").await;
+    assert_eq!((held.roles, held.scopes.len()), (vec!["reader".to_owned()], 0));
+    t.grant_is("a", "closed", "Refused", "NamespaceNotAllowed").await;
+    t.has_files("a-agentid", HELD, SOON).await;
+    assert_eq!(t.verified("a-agentid").await["g.jwt"].claims["roles"], json!(["reader"]));
+    // The other word is not its own to give.
+    for yaml in [resource_with("mine", "[{}]", ""), agent("b", "")] {
+        let refused = creates(&yaml).await.unwrap_err();
+        assert!(matches!(&refused, kube::Error::Api(s) if s.code == 403), "{refused}");
+    }
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::{PROTECTED, Protected};
 use crate::domain::testing::rules;
 
 fn first(yaml: &str) -> Option<&'static str> {
@@ -116,6 +117,57 @@ fn each_forbidden_capability_is_refused() {
         let apart = ["system", "nonResourceURLs"].contains(&guardrail.name);
         assert!(apart || all.contains(guardrail.name), "{} has no example", guardrail.name);
     }
+}
+
+/// What the guardrails refuse to bind and the admission policies don't look at.
+///
+/// They are two lists because they answer two questions. A guardrail judges a role before agentid binds it, by verbs and
+/// wildcards, and can be strict: another role can be named. An admission policy judges one request of an agent to which
+/// somebody bound a role by hand, or of the operator, and names what it keeps. What stands here is kept by roles
+/// alone, as the page on security says; whoever adds to one of the lists has to say here what becomes of the other.
+const LEFT_TO_ROLES: &[(&str, &str)] = &[
+    ("", "pods/binding"),
+    ("", "bindings"),
+    ("", "podtemplates"),
+    ("apps", "controllerrevisions"),
+    ("extensions", "deployments"),
+    ("extensions", "daemonsets"),
+    ("extensions", "replicasets"),
+    ("", "pods/proxy"),
+    ("", "services/proxy"),
+    ("apiextensions.k8s.io", "*"),
+    ("apiregistration.k8s.io", "*"),
+    ("", "namespaces/status"),
+    ("", "namespaces/finalize"),
+    ("", "nodes/status"),
+    ("certificates.k8s.io", "certificatesigningrequests/approval"),
+    ("certificates.k8s.io", "certificatesigningrequests/status"),
+    ("certificates.k8s.io", "podcertificaterequests/status"),
+    ("certificates.k8s.io", "clustertrustbundles"),
+    ("certificates.k8s.io", "signers"),
+];
+
+#[test]
+fn what_admission_keeps_agents_from_no_role_may_allow_and_the_reverse() {
+    for p in PROTECTED {
+        for resource in p.resources {
+            let resource = if *resource == "*" { "anything" } else { resource };
+            for verb in ["create", "update", "patch"] {
+                let text = format!("{}|{resource}|{verb}", p.group);
+                assert!(first(&rule(&text)).is_some(), "no guardrail refuses {text}");
+            }
+        }
+    }
+    let is_protected = |group: &str, resource: &str| {
+        let all = |p: &Protected| p.resources == ["*"] && (resource == "*" || !resource.contains('/'));
+        PROTECTED.iter().any(|p| p.group == group && (all(p) || p.resources.contains(&resource)))
+    };
+    // A verb that is no write of an object, such as `bind`, is the roles' alone.
+    let writes = |f: &&Forbidden| f.group != "*" && !matches!(f.verbs, Verbs::These(["impersonate"]));
+    let forbidden = ALL.iter().flat_map(|g| g.forbids).filter(writes);
+    let of_each = forbidden.flat_map(|f| f.resources.iter().map(|r| (f.group, *r)));
+    let left: Vec<_> = of_each.filter(|(group, resource)| !is_protected(group, resource)).collect();
+    assert_eq!(left, LEFT_TO_ROLES);
 }
 
 #[test]

@@ -11,7 +11,9 @@ impl Glob {
     /// Whether it stands for the whole text.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
-        run(self.0.as_bytes(), text.as_bytes()).0
+        let (matched, steps) = run(self.0.as_bytes(), text.as_bytes());
+        count(steps);
+        matched
     }
 
     /// The byte that every text of it begins with; `None` if that may be any.
@@ -59,6 +61,28 @@ fn run(pattern: &[u8], text: &[u8]) -> (bool, usize) {
         }
     }
     (pattern[p..].iter().all(|c| *c == b'*'), steps)
+}
+
+#[cfg(test)]
+std::thread_local! {
+    static STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+fn count(steps: usize) {
+    STEPS.set(STEPS.get() + steps);
+}
+
+/// Only tests count.
+#[cfg(not(test))]
+const fn count(_: usize) {}
+
+/// What comes of some work, and in how many steps of matching.
+#[cfg(test)]
+pub(crate) fn steps_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = STEPS.get();
+    let done = work();
+    (done, STEPS.get() - before)
 }
 
 /// The bytes of a character by its first.

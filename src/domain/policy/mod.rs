@@ -5,6 +5,8 @@
 
 mod glob;
 
+#[cfg(test)]
+pub(crate) use self::glob::steps_of;
 pub use self::glob::{Glob, Globs};
 use super::seen::{SeenStatus, Unfit, meta_of};
 use super::{Agent, Meta};
