@@ -95,6 +95,7 @@ fn issue(refusal: Option<Refusal>) -> Issue {
         }],
         refusal,
         lifetime: 3600,
+        rotation: Some(jiff::Timestamp::UNIX_EPOCH),
         plan: Digest::default(),
     }
 }

@@ -5,6 +5,7 @@
 //! wrongly; those that talk to the token service tell a refusal (3), no answer (4) and a missing credential (5) apart.
 
 pub mod admission;
+mod confirm;
 mod connection;
 pub mod crds;
 pub mod doctor;
@@ -15,8 +16,10 @@ mod look;
 pub mod operator;
 pub mod policy;
 pub mod process;
+mod progress;
 pub mod publish;
 mod record;
+pub mod rotate;
 pub mod serve;
 pub mod server;
 pub mod sidecar;
@@ -26,6 +29,7 @@ pub mod token;
 pub mod trace;
 pub mod tree;
 pub mod unused;
+mod whom;
 pub mod why;
 
 use std::process::ExitCode;
@@ -58,6 +62,7 @@ pub enum Command {
     Serve(serve::ServeArgs),
     Publish(publish::PublishArgs),
     Resume(suspend::ResumeArgs),
+    Rotate(rotate::RotateArgs),
     Sidecar(sidecar::SidecarArgs),
     Suspend(suspend::SuspendArgs),
     Token(token::TokenArgs),
@@ -97,6 +102,9 @@ pub enum CliError {
     /// Of `agentid publish`.
     #[error(transparent)]
     Publish(#[from] publish::PublishError),
+    /// Of `agentid rotate`.
+    #[error(transparent)]
+    Rotate(#[from] rotate::RotateError),
     /// Of `agentid sidecar`.
     #[error(transparent)]
     Sidecar(#[from] sidecar::SidecarError),
@@ -148,6 +156,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(command) => wait(command.run()),
         Command::Publish(command) => wait(command.run()),
         Command::Resume(command) => wait(command.run()),
+        Command::Rotate(command) => wait(command.run()),
         Command::Sidecar(command) => wait(command.run()),
         Command::Suspend(command) => wait(command.run()),
         Command::Token(command) => wait(command.run()),

@@ -162,7 +162,7 @@ impl Issuer {
         let tokens: Vec<_> = issue.files().iter().map(|(f, d)| format!("{f}={d}")).collect();
         Ok(Contents {
             data,
-            annotations: annotations(issue, issue.plan, &tokens, &kids, renew_at, expires_at),
+            annotations: annotations(issue, issue.plan, &tokens, &kids, renew_at, expires_at, issue.rotation),
             renew_at,
             expires_at,
         })
@@ -190,6 +190,8 @@ impl Issuer {
                 &kids,
                 some(seen.renew_at),
                 some(seen.expires_at),
+                // Nothing was minted now.
+                seen.rotated,
             ),
             renew_at: some(seen.renew_at),
             expires_at: some(seen.expires_at),
@@ -246,18 +248,19 @@ fn annotations(
     kids: &[String],
     renew_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
+    rotated: Option<Timestamp>,
 ) -> BTreeMap<String, String> {
     let time = |t: Option<Timestamp>| t.map(|t| t.to_string()).unwrap_or_default();
-    [
+    let of_all = [
         (annotation::AGENT_UID, issue.uid.to_string()),
         (annotation::PLAN, plan.to_string()),
         (annotation::TOKENS, tokens.join(",")),
         (annotation::KEY_IDS, kids.join(",")),
         (annotation::RENEW_AT, time(renew_at)),
         (annotation::EXPIRES_AT, time(expires_at)),
-    ]
-    .map(|(k, v)| (k.to_owned(), v))
-    .into()
+    ];
+    let rotated = rotated.map(|at| (annotation::ROTATED, at.to_string()));
+    of_all.into_iter().chain(rotated).map(|(k, v)| (k.to_owned(), v)).collect()
 }
 
 /// When a token for an entitlement dies, if it is minted now.
