@@ -28,6 +28,7 @@ mod text;
 pub mod token;
 pub mod trace;
 pub mod tree;
+pub mod uninstall;
 pub mod unused;
 mod whom;
 pub mod why;
@@ -68,6 +69,7 @@ pub enum Command {
     Token(token::TokenArgs),
     Trace(trace::TraceArgs),
     Tree(tree::TreeArgs),
+    Uninstall(uninstall::UninstallArgs),
     Unused(unused::UnusedArgs),
     Why(why::WhyArgs),
 }
@@ -120,6 +122,9 @@ pub enum CliError {
     /// Of `agentid tree`.
     #[error(transparent)]
     Tree(#[from] tree::TreeError),
+    /// Of `agentid uninstall`.
+    #[error(transparent)]
+    Uninstall(#[from] uninstall::UninstallError),
     /// Of `agentid unused`.
     #[error(transparent)]
     Unused(#[from] unused::UnusedError),
@@ -162,6 +167,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Token(command) => wait(command.run()),
         Command::Trace(command) => wait(command.run()),
         Command::Tree(command) => wait(command.run()),
+        Command::Uninstall(command) => wait(command.run()),
         Command::Unused(command) => wait(command.run()),
         Command::Why(command) => wait(command.run()),
     };

@@ -127,6 +127,14 @@ impl Writer {
         timed(self.client.request::<T>(request)).await
     }
 
+    /// Deletes whatever is at a path, if it has this UID; what is gone already, or is another by now, is no error.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn delete_at(&self, path: &str, uid: Uid) -> Outcome<()> {
+        self.delete(path, uid).await
+    }
+
     async fn delete(&self, path: &str, uid: Uid) -> Outcome<()> {
         let options = json!({
             "apiVersion": "v1", "kind": "DeleteOptions",
