@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use thiserror::Error;
 
+use super::colour;
 use super::connection::Connection;
 use super::text::printable;
 use crate::api::{ConfigError, Configuration};
@@ -188,6 +189,7 @@ pub fn print_objects<R: Serialize>(
     text: impl FnOnce(&R) -> String,
 ) -> Result<(), LookError> {
     let text = match output {
+        Output::Text if colour::wanted(&io::stdout()) => colour::paint(&text(report)),
         Output::Text => text(report),
         Output::Json => serde_json::to_string_pretty(report).unwrap_or_default() + "\n",
         Output::Yaml => serde_yaml::to_string(report).unwrap_or_default(),

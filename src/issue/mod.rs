@@ -154,7 +154,10 @@ impl Issuer {
         }
         let expires_at = filed.iter().map(|f| f.expires_at).min();
         let renew_at = expires_at.map(|e| schedule::renew_at(issue.uid, now, issue.lifetime).min(e));
-        data.insert(DOCUMENT_KEY.to_owned(), document::document(self, issue, &filed));
+        data.insert(
+            DOCUMENT_KEY.to_owned(),
+            document::document(self, issue, &filed, issue.kubeconfig.is_some()),
+        );
         if let Some(kubeconfig) = &issue.kubeconfig {
             data.insert(KUBECONFIG_KEY.to_owned(), kubeconfig.to_string());
         }
@@ -178,11 +181,15 @@ impl Issuer {
             .iter()
             .map(|spec| Filed { spec, issued_at: Timestamp::UNIX_EPOCH, expires_at: seen.expires_at })
             .collect();
+        let kubeconfig = left.iter().any(|(f, _)| **f == *KUBECONFIG_KEY);
         let tokens: Vec<_> = left.iter().map(|(f, d)| format!("{f}={d}")).collect();
         let kids: Vec<_> = seen.kids.iter().map(ToString::to_string).collect();
         let some = |t: Timestamp| (!left.is_empty()).then_some(t);
         Contents {
-            data: BTreeMap::from([(DOCUMENT_KEY.to_owned(), document::document(self, issue, &filed))]),
+            data: BTreeMap::from([(
+                DOCUMENT_KEY.to_owned(),
+                document::document(self, issue, &filed, kubeconfig),
+            )]),
             annotations: annotations(
                 issue,
                 Digest::default(),
