@@ -153,10 +153,10 @@ impl UninstallArgs {
         if report.objects() > 0 {
             if !self.yes {
                 confirm(&report.question(), self.output)?;
-            }
-            // Whoever took long to answer may have got an operator meanwhile.
-            if let Some(leader) = self::leader(&client, &self.namespace).await? {
-                return Err(UninstallError::Led(leader));
+                // Whoever took long to answer may have got an operator meanwhile.
+                if let Some(leader) = self::leader(&client, &self.namespace).await? {
+                    return Err(UninstallError::Led(leader));
+                }
             }
             let writer = Writer::for_people(client.clone());
             for group in &report.found {
