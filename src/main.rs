@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use agentid::cli::{self, Cli};
-use clap::Parser;
+use agentid::cli;
 
 /// Requests and watches make and drop many small things on several threads (docs/decisions/018-allocator.md).
 #[global_allocator]
@@ -11,5 +10,5 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     agentid::crypto::install_provider();
-    cli::run(Cli::parse())
+    cli::run(cli::parse())
 }

@@ -87,7 +87,7 @@ fn issue(refusal: Option<Refusal>) -> Issue {
         uid: Uid(7),
         secret: "triage-agentid".into(),
         tokens: if refusal.is_some() { Vec::new() } else { vec![token] },
-        kubeconfig: None,
+        kubeconfig: Some("{}".into()),
         missing: vec![Missing {
             grant: "wiki".into(),
             resource: "wiki".into(),
@@ -95,6 +95,7 @@ fn issue(refusal: Option<Refusal>) -> Issue {
         }],
         refusal,
         lifetime: 3600,
+        rotation: Some(jiff::Timestamp::UNIX_EPOCH),
         plan: Digest::default(),
     }
 }
@@ -179,4 +180,48 @@ fn the_readme_shows_the_examples() {
     let shown =
         volumes.lines().map(|l| l.strip_prefix("      ").unwrap().to_owned() + "\n").collect::<String>();
     assert!(readme.contains(&format!("volumes:\n{shown}")), "README.md does not show the volume as it is");
+}
+
+/// The commands that do something, as they are typed, with the forms of output that each takes.
+fn commands(command: &clap::Command, prefix: &str, found: &mut Vec<(String, Vec<String>)>) {
+    for sub in command.get_subcommands().filter(|s| !s.is_hide_set()) {
+        let name = format!("{prefix}{}", sub.get_name());
+        if sub.has_subcommands() {
+            commands(sub, &format!("{name} "), found);
+            continue;
+        }
+        let forms = sub.get_arguments().find(|a| a.get_id() == "output");
+        let forms = forms.map(|a| a.get_possible_values()).unwrap_or_default();
+        found.push((name, forms.iter().map(|f| f.get_name().to_owned()).collect()));
+    }
+}
+
+#[test]
+fn every_command_and_its_forms_are_in_the_reference() {
+    let mut all = Vec::new();
+    commands(&agentid::cli::command(false), "", &mut all);
+    let page = page("cli.md");
+    let part =
+        |title: &str| page.split(&format!("## {title}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut told = first_column(part("Commands"));
+    told.sort_unstable();
+    let mut names: Vec<_> = all.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(told, names);
+    let with_forms: Vec<_> = all.iter().filter(|(_, forms)| !forms.is_empty()).collect();
+    let rows: Vec<_> = part("Forms of output").lines().filter(|l| l.starts_with("| `")).collect();
+    assert_eq!(rows.len(), with_forms.len());
+    for (name, forms) in with_forms {
+        let row = rows.iter().find(|r| r.starts_with(&format!("| `{name}` |")));
+        let row = row.unwrap_or_else(|| panic!("docs/cli.md says nothing of the forms of {name}"));
+        let has = |cell: usize| !row.split('|').nth(cell + 2).unwrap().trim().is_empty();
+        for (at, form) in ["text", "json", "yaml", "name"].into_iter().enumerate() {
+            assert_eq!(has(at), forms.iter().any(|f| f == form), "{name} -o {form}: {row}");
+        }
+    }
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    for (name, _) in &all {
+        let top = name.split(' ').next().unwrap();
+        assert!(readme.contains(&format!("agentid {top}")), "README.md does not name agentid {top}");
+    }
 }

@@ -69,6 +69,7 @@ impl Pair {
             missing: Vec::new(),
             refusal: None,
             lifetime: 600,
+            rotation: None,
             plan: Digest::default(),
         };
         let issuer = Issuer {

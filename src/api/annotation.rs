@@ -13,3 +13,6 @@ pub const KEY_IDS: &str = "agentid.dev/key-ids";
 pub const RENEW_AT: &str = "agentid.dev/renew-at";
 /// When the first token expires (RFC 3339); empty where there is none.
 pub const EXPIRES_AT: &str = "agentid.dev/expires-at";
+/// The rotation that its tokens were minted for or after: what [`ROTATE_ANNOTATION`](super::ROTATE_ANNOTATION) said on the agent
+/// then. Absent where none was asked for.
+pub const ROTATED: &str = "agentid.dev/rotated";

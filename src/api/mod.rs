@@ -80,6 +80,8 @@ pub const TRUST_LABEL: &str = "agentid.dev/trust";
 pub const INJECT_LABEL: &str = "agentid.dev/inject";
 /// The annotation by which a pod that asks for its Secret says which, where it isn't `<agent>-agentid`.
 pub const SECRET_NAME_ANNOTATION: &str = "agentid.dev/secret-name";
+/// The annotation by which an agent asks for tokens that are minted anew: an instant of RFC 3339, once for each value.
+pub const ROTATE_ANNOTATION: &str = "agentid.dev/rotate-requested";
 /// The annotation that says who created an object of ours, where the admission policies are installed.
 pub const AUTHOR_ANNOTATION: &str = "agentid.dev/author";
 /// The annotation that says who last changed an object's spec, where the admission policies are installed.

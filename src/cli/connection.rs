@@ -10,10 +10,10 @@ use crate::cluster::client::ClientOptions;
 #[derive(Clone, Debug, Default, Args)]
 pub struct Connection {
     /// The kubeconfig file; $KUBECONFIG, the pod's service account or ~/.kube/config when absent
-    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    #[arg(long, value_name = "FILE", help_heading = "Cluster", global = true)]
     pub kubeconfig: Option<PathBuf>,
     /// The kubeconfig's context; the current one when absent
-    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
+    #[arg(long, value_name = "NAME", help_heading = "Cluster", global = true)]
     pub context: Option<String>,
 }
 

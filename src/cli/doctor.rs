@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use self::findings::{Scope, examine};
-use super::look::{Look, LookError, Output, print};
+use super::look::{Look, LookError, Output, print_objects};
 
 /// Look for what is left behind, in conflict, or reaches agents past their grants.
 ///
@@ -73,7 +73,7 @@ impl DoctorArgs {
         let notes = seen.notes();
         let missed = seen.whole.unseen.len();
         let report = examine(&mut seen.whole.world, &others, &scope, notes, Timestamp::now());
-        print(self.output, &report, findings::Report::text)?;
+        print_objects(self.output, &report, findings::Report::names, findings::Report::text)?;
         match (report.findings.len(), missed + others.missed.len()) {
             (0, 0) => Ok(()),
             (0, n) => Err(DoctorError::Unchecked(n)),

@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, PartialObjectMeta};
-use serde_json::json;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::connection::Connection;
+use super::look::{LookError, Output, documents, print};
 use crate::api::{SECRET_TYPE, annotation, format_seconds};
 use crate::cluster::client::{CallError, ClientError, connect, timed};
 use crate::cluster::keystore::{
@@ -47,34 +48,33 @@ enum KeysCommand {
     /// Show every key: what it does, since when, and when that changes
     Status {
         /// The form of the output
-        #[arg(long, short, value_enum, default_value_t = Output::Text)]
+        #[arg(long, short, value_parser = documents(), default_value = "text")]
         output: Output,
     },
-    /// Let the next keys sign as soon as every verifier has had the time to learn of them
+    /// Let the next keys sign as soon as every verifier has had the time to learn of them.
+    ///
+    /// Nothing is minted anew: tokens of the new keys come with renewals. `agentid rotate` mints them now, at a pace.
     Rotate,
     /// Take a key out at once and mint everything that it signed anew
     Revoke {
         /// The key's id, as `agentid keys status` shows it
         kid: String,
         /// Do it; without this, only say what it would hit
-        #[arg(long)]
+        #[arg(long, short)]
         yes: bool,
+        /// Only say what it would hit, which is what is done without --yes
+        #[arg(long, conflicts_with = "yes")]
+        dry_run: bool,
     },
     /// Throw every key away and make new ones: only when the ring is lost or damaged for good
     Reset {
         /// Do it; without this, only say what it would hit
-        #[arg(long)]
+        #[arg(long, short)]
         yes: bool,
+        /// Only say what it would hit, which is what is done without --yes
+        #[arg(long, conflicts_with = "yes")]
+        dry_run: bool,
     },
-}
-
-/// The form of the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// A table.
-    Text,
-    /// JSON.
-    Json,
 }
 
 /// Why a command about keys did not do what was asked.
@@ -89,6 +89,9 @@ pub enum KeysError {
     /// The ring.
     #[error(transparent)]
     Ring(#[from] KeyringError),
+    /// Standard output can't be written.
+    #[error(transparent)]
+    Print(#[from] LookError),
     /// The leader refused.
     #[error("{0}")]
     Refused(String),
@@ -116,16 +119,14 @@ impl KeysArgs {
             KeysCommand::Status { output } => {
                 let stored = store.fetch().await?.ok_or(KeyringError::Missing)?;
                 let loaded = stored.ring.clone()?;
-                match output {
-                    Output::Text => print!("{}", table(&loaded, stored.times.as_ref(), Timestamp::now())),
-                    Output::Json => println!("{:#}", document(&loaded, stored.times.as_ref())),
-                }
-                Ok(())
+                let times = stored.times.as_ref();
+                let text = |_: &Value| table(&loaded, times, Timestamp::now());
+                Ok(print(output, &document(&loaded, times), text)?)
             }
             KeysCommand::Rotate => {
                 ask(&store, KeysRequest::new(Operation::Rotate, None, Timestamp::now())).await
             }
-            KeysCommand::Revoke { kid, yes } => {
+            KeysCommand::Revoke { kid, yes, dry_run: _ } => {
                 let loaded = store.load().await?;
                 if !loaded.ring.keys.iter().any(|k| k.kid == kid) {
                     return Err(KeysError::NoSuchKey(kid));
@@ -143,7 +144,7 @@ impl KeysArgs {
                 ask(&store, request).await?;
                 follow(&clients.write, hit, |kids| kids.split(',').any(|k| k == kid)).await
             }
-            KeysCommand::Reset { yes } => {
+            KeysCommand::Reset { yes, dry_run: _ } => {
                 let before = signed_by(&clients.write, |kids| !kids.is_empty()).await?;
                 println!("{before} Secrets hold tokens");
                 if !yes {
@@ -284,7 +285,7 @@ fn when(loaded: &Loaded, key: &KeyRecord, times: Option<&Times>, now: Timestamp)
     }
 }
 
-fn document(loaded: &Loaded, times: Option<&Times>) -> serde_json::Value {
+fn document(loaded: &Loaded, times: Option<&Times>) -> Value {
     let ring = &loaded.ring;
     let safe: BTreeMap<_, _> =
         KeySlot::ALL.into_iter().filter_map(|slot| Some((slot, ring.safe_at(slot, times?)?))).collect();

@@ -5,11 +5,14 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use thiserror::Error;
 
+use super::colour;
 use super::connection::Connection;
+use super::text::printable;
 use crate::api::{ConfigError, Configuration};
 use crate::cluster::client::{ClientError, Clients, connect};
 use crate::cluster::feed::Skipped;
@@ -25,13 +28,41 @@ pub struct Look {
     pub connection: Connection,
 }
 
-/// How an answer is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// How an answer is printed: every form that any command has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people.
+    #[default]
     Text,
     /// A JSON document; members are only ever added.
     Json,
+    /// The same document as YAML.
+    Yaml,
+    /// The objects that it is about, one a line, as `kubectl get -o name` names them.
+    Name,
+}
+
+/// The forms of an answer that is about no objects.
+#[must_use]
+pub fn documents() -> impl TypedValueParser<Value = Output> {
+    PossibleValuesParser::new(["text", "json", "yaml"]).map(|form| match form.as_str() {
+        "json" => Output::Json,
+        "yaml" => Output::Yaml,
+        _ => Output::Text,
+    })
+}
+
+/// Our kinds, as [`Output::Name`] writes them.
+pub const AGENT: &str = "agentidentity.agentid.dev";
+/// An AgentBlueprint.
+pub const BLUEPRINT: &str = "agentblueprint.agentid.dev";
+/// An AgentGrant.
+pub const GRANT: &str = "agentgrant.agentid.dev";
+
+/// An object, as [`Output::Name`] writes it.
+#[must_use]
+pub fn named(kind: &str, name: &str) -> String {
+    format!("{kind}/{name}")
 }
 
 /// Why the cluster can't be looked at, or the answer not be printed.
@@ -119,7 +150,7 @@ pub fn notes(unseen: &[Unseen], skipped: &[Skipped], assumed: bool) -> Vec<Strin
         .map(|s| format!("{} {} can't be read and is left out: {}", s.source, s.key, s.problem));
     let mut notes: Vec<_> = unseen.chain(skipped).collect();
     if assumed {
-        notes.push("without --config the operator's default limits and bound kinds are assumed".to_owned());
+        notes.push("without --config the operator's default limits and bound kinds are assumed, and no agentUserDomains".to_owned());
     }
     notes
 }
@@ -135,7 +166,7 @@ pub fn configuration(path: &Path) -> Result<Configuration, LookError> {
     Configuration::from_yaml(&text).map_err(|source| LookError::Config { path: name, source })
 }
 
-/// Prints an answer in one of its two forms.
+/// Prints an answer that is about no objects.
 ///
 /// # Errors
 /// [`LookError::Print`].
@@ -144,9 +175,25 @@ pub fn print<R: Serialize>(
     report: &R,
     text: impl FnOnce(&R) -> String,
 ) -> Result<(), LookError> {
+    print_objects(output, report, |_| Vec::new(), text)
+}
+
+/// Prints an answer that is about objects.
+///
+/// # Errors
+/// [`LookError::Print`].
+pub fn print_objects<R: Serialize>(
+    output: Output,
+    report: &R,
+    names: impl FnOnce(&R) -> Vec<String>,
+    text: impl FnOnce(&R) -> String,
+) -> Result<(), LookError> {
     let text = match output {
+        Output::Text if colour::wanted(&io::stdout()) => colour::paint(&text(report)),
         Output::Text => text(report),
         Output::Json => serde_json::to_string_pretty(report).unwrap_or_default() + "\n",
+        Output::Yaml => serde_yaml::to_string(report).unwrap_or_default(),
+        Output::Name => names(report).iter().map(|name| printable(name) + "\n").collect(),
     };
     write(&text)
 }

@@ -19,7 +19,7 @@ use thiserror::Error;
 use self::compare::compare;
 use self::documents::DocumentError;
 use super::connection::Connection;
-use super::look::{LookError, Output, print};
+use super::look::{LookError, Output, print_objects};
 use crate::api::{ConfigError, Configuration};
 use crate::cluster::client::{ClientError, connect};
 use crate::cluster::snapshot::{WholeError, whole};
@@ -137,7 +137,7 @@ impl TestArgs {
         let clients = connect(&self.connection.options()).await?;
         let seen = whole(&clients.write, config).await?;
         let report = compare(seen, &policies, assumed, Timestamp::now());
-        print(self.output, &report, |report| report.text())?;
+        print_objects(self.output, &report, compare::Report::names, compare::Report::text)?;
         match report.summary.agents_losing {
             n if n > 0 && self.fail_on_loss => Err(PolicyError::Loss(n)),
             _ => Ok(()),

@@ -8,20 +8,18 @@ mod print;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, BufRead, IsTerminal, Write};
-
-use clap::{ArgGroup, Args};
+use clap::Args;
 use futures::StreamExt;
 use jiff::Timestamp;
 use thiserror::Error;
 
-use self::hits::{Action, Outcome, Report, Whom, plan};
-use super::look::{Look, LookError, Output, notes, print};
-use crate::api::LabelSelector;
+use self::hits::{Action, Outcome, Report, plan};
+use super::confirm::{Unconfirmed, confirm};
+use super::look::{Look, LookError, Output, print_objects};
+use super::whom::{Sight, WhomArgs, WhomError};
 use crate::cluster::client::{CallError, Class};
-use crate::cluster::snapshot::{SnapshotError, snapshot};
 use crate::cluster::write::Writer;
-use crate::domain::{Key, Uid, World};
+use crate::domain::{Key, Uid};
 
 /// So many patches are under way at once.
 const AT_ONCE: usize = 8;
@@ -44,7 +42,7 @@ const STEP: usize = 100;
   agentid suspend --all --yes -o json | jq '.summary'")]
 pub struct SuspendArgs {
     #[command(flatten)]
-    whom: WhomArgs,
+    switch: SwitchArgs,
 }
 
 /// Give agents that are suspended their credentials back.
@@ -59,42 +57,24 @@ pub struct SuspendArgs {
   agentid resume --all -n support")]
 pub struct ResumeArgs {
     #[command(flatten)]
-    whom: WhomArgs,
+    switch: SwitchArgs,
 }
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("whom").required(true).multiple(false))]
-struct WhomArgs {
-    /// One AgentIdentity, of the namespace of -n or of the kubeconfig's context
-    #[arg(group = "whom")]
-    agent: Option<String>,
-    /// All agents with these labels, as `kubectl -l` takes them; of all namespaces unless -n names one
-    #[arg(long, short = 'l', group = "whom", value_name = "LABELS", value_parser = selector)]
-    selector: Option<LabelSelector>,
-    /// All agents of an AgentBlueprint, by its own spec.suspend
-    #[arg(long, group = "whom", value_name = "NAME", conflicts_with = "namespace")]
-    blueprint: Option<String>,
-    /// All agents; of all namespaces unless -n names one
-    #[arg(long, group = "whom")]
-    all: bool,
-    /// Only in this namespace
-    #[arg(long, short)]
-    namespace: Option<String>,
+struct SwitchArgs {
+    #[command(flatten)]
+    whom: WhomArgs,
     /// Do it without asking
     #[arg(long, short)]
     yes: bool,
     /// Only say whom it would hit
     #[arg(long)]
     dry_run: bool,
-    /// How to print the answer; json needs --yes or --dry-run
+    /// How to print the answer; all but text need --yes or --dry-run
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     output: Output,
     #[command(flatten)]
     look: Look,
-}
-
-fn selector(text: &str) -> Result<LabelSelector, String> {
-    text.parse::<LabelSelector>().map_err(|e| e.to_string())
 }
 
 /// Why it was not done, or not for all.
@@ -103,23 +83,15 @@ pub enum SuspendError {
     /// The cluster can't be looked at.
     #[error(transparent)]
     Look(#[from] LookError),
-    /// The agent.
+    /// Whom it would hit.
     #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-    /// No such blueprint.
-    #[error("AgentBlueprint {0} does not exist; `kubectl get agentblueprints` shows those that do")]
-    NoBlueprint(String),
+    Whom(#[from] WhomError),
     /// Nobody is selected.
     #[error("no AgentIdentity is selected{0}; `agentid tree` shows them all")]
     Nobody(String),
-    /// Nobody was asked.
-    #[error(
-        "nothing was changed: there is no terminal to ask at; add --yes to do it, or --dry-run to look only"
-    )]
-    NotAsked,
-    /// The answer was no.
-    #[error("nothing was changed")]
-    Declined,
+    /// Nobody said that it is to be done.
+    #[error(transparent)]
+    Unconfirmed(#[from] Unconfirmed),
     /// Not all was done.
     #[error(
         "{failed} of {all} objects could not be changed; the first: {first}; what was done stands, the command may be repeated"
@@ -140,7 +112,7 @@ impl SuspendArgs {
     /// # Errors
     /// [`SuspendError`].
     pub async fn run(self) -> Result<(), SuspendError> {
-        self.whom.run(Action::Suspend).await
+        self.switch.run(Action::Suspend).await
     }
 }
 
@@ -150,82 +122,37 @@ impl ResumeArgs {
     /// # Errors
     /// [`SuspendError`].
     pub async fn run(self) -> Result<(), SuspendError> {
-        self.whom.run(Action::Resume).await
+        self.switch.run(Action::Resume).await
     }
 }
 
-impl WhomArgs {
+impl SwitchArgs {
     async fn run(self, action: Action) -> Result<(), SuspendError> {
         let now = Timestamp::now();
-        let (client, mut world, mut notes, whom) = self.look().await?;
-        if let Whom::Blueprint(name) = &whom
-            && world.blueprint(&name.as_str().into()).is_none()
-        {
-            return Err(SuspendError::NoBlueprint(name.clone()));
-        }
+        let Sight { client, mut world, mut notes, whom, .. } = self.whom.look(&self.look).await?;
         let mut report = plan(&mut world, &whom, action, now);
         if report.agents.is_empty() && report.blueprint.is_none() {
-            let place = self.namespace.map(|n| format!(" in namespace {n}")).unwrap_or_default();
-            return Err(SuspendError::Nobody(place));
+            return Err(SuspendError::Nobody(self.whom.place()));
         }
         report.notes.append(&mut notes);
         if self.dry_run {
-            return Ok(print(self.output, &report, |r| r.text(now))?);
+            return Ok(print_objects(self.output, &report, Report::names, |r| r.text(now))?);
         }
         let steps = report.steps();
-        // Whoever reads JSON gets one document; people read whom it hits before they are asked.
+        // Whoever reads a document gets one; people read whom it hits before they are asked.
         if self.output == Output::Text {
-            print(self.output, &report, |r| r.text(now))?;
+            print_objects(self.output, &report, Report::names, |r| r.text(now))?;
         }
         if !steps.is_empty() && !self.yes {
-            ask(action, &report, self.output)?;
+            confirm(&print::question(action, &report), self.output)?;
         }
         let failed = carry_out(&Writer::for_people(client), &mut report, &steps).await;
-        match self.output {
-            Output::Text => print(self.output, &report, Report::done)?,
-            Output::Json => print(self.output, &report, |r| r.text(now))?,
-        }
+        print_objects(self.output, &report, Report::names, Report::done)?;
         match failed {
             Some((failed, first)) => Err(SuspendError::Failed { failed, all: steps.len(), first }),
             None => Ok(()),
         }
     }
-
-    /// One agent needs no more than its namespace's rights; all else is of the whole cluster.
-    async fn look(&self) -> Result<(kube::Client, World, Vec<String>, Whom), SuspendError> {
-        if let Some(name) = &self.agent {
-            let config = self.look.configuration()?;
-            let assumed = config.is_none();
-            let clients = self.look.clients().await?;
-            let namespace = self.namespace.as_ref().unwrap_or(&clients.namespace_default);
-            let key = Key::new(namespace.as_str(), name.as_str());
-            let seen = snapshot(&clients.write, config, &key).await?;
-            let notes = notes(&seen.unseen, &seen.skipped, assumed);
-            return Ok((clients.write, seen.world, notes, Whom::One(key)));
-        }
-        let seen = self.look.take().await?;
-        let notes = seen.notes();
-        let whom = match (&self.blueprint, &self.selector) {
-            (Some(name), _) => Whom::Blueprint(name.clone()),
-            (None, selector) => {
-                Whom::Selected { namespace: self.namespace.clone(), selector: selector.clone() }
-            }
-        };
-        Ok((seen.clients.write, seen.whole.world, notes, whom))
-    }
-}
-
-/// Asks at the terminal, if there is one.
-fn ask(action: Action, report: &Report, output: Output) -> Result<(), SuspendError> {
-    if output == Output::Json || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(SuspendError::NotAsked);
-    }
-    eprint!("{} [y/N] ", print::question(action, report));
-    let _ = io::stderr().flush();
-    let mut answer = String::new();
-    let read = io::stdin().lock().read_line(&mut answer);
-    let yes = read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
-    if yes { Ok(()) } else { Err(SuspendError::Declined) }
 }
 
 /// An object whose `spec.suspend` is to be set.

@@ -12,8 +12,6 @@ mod status;
 mod tests;
 mod verify;
 
-use std::io::{self, Write};
-
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -22,7 +20,7 @@ use thiserror::Error;
 use self::fetch::FetchError;
 use self::input::InputError;
 use self::status::StatusError;
-use super::look::Output;
+use super::look::{self, LookError, Output, documents};
 use super::server::ServerError;
 use crate::crypto::{JwkError, VerifyError, inspect};
 
@@ -55,7 +53,7 @@ struct InspectArgs {
     #[arg(value_name = "TOKEN|-|FILE", default_value = "-", hide_default_value = true)]
     token: String,
     /// How to print the explanation
-    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    #[arg(long, short, value_parser = documents(), default_value = "text")]
     output: Output,
 }
 
@@ -89,8 +87,8 @@ pub enum TokenError {
         source: JwkError,
     },
     /// Standard output can't be written.
-    #[error("cannot write to standard output: {0}")]
-    Print(#[source] io::Error),
+    #[error(transparent)]
+    Print(#[from] LookError),
 }
 
 impl TokenArgs {
@@ -112,24 +110,7 @@ impl InspectArgs {
         let token = input::read(&self.token)?;
         let found = inspect(&token).map_err(TokenError::NotAToken)?;
         let now = Timestamp::now();
-        let text = match self.output {
-            Output::Text => explain::text(&found, now),
-            Output::Json => pretty(&explain::json(&found, now)),
-        };
-        print(&text)
-    }
-}
-
-fn pretty(value: &Value) -> String {
-    format!("{value:#}\n")
-}
-
-fn print(text: &str) -> Result<(), TokenError> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever reads has seen enough, as `head` does.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(TokenError::Print),
+        Ok(look::print(self.output, &explain::json(&found, now), |_| explain::text(&found, now))?)
     }
 }
 

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use self::facts::{Now, PodSeen, Seen};
 use super::connection::Connection;
-use super::look::{LookError, Output, configuration, print};
+use super::look::{AGENT, LookError, Output, configuration, named, print_objects};
 use super::record::{Reach, Record, RecordError};
 use super::why::WhyError;
 use crate::api::TRUST_NAME;
@@ -96,6 +96,13 @@ struct Trace {
     now: Option<Now>,
 }
 
+impl Trace {
+    /// The agent whose token it was.
+    fn names(&self) -> Vec<String> {
+        self.mint.name.iter().map(|name| named(AGENT, name)).collect()
+    }
+}
+
 impl TraceArgs {
     /// Reads, looks and prints.
     ///
@@ -121,7 +128,7 @@ impl TraceArgs {
             Err(error) => (None, Some(error)),
         };
         let trace = Trace { jti: self.jti, mint, now };
-        print(self.output, &trace, |trace| trace.text(Timestamp::now()))?;
+        print_objects(self.output, &trace, Trace::names, |trace| trace.text(Timestamp::now()))?;
         failed.map_or(Ok(()), |error| Err(TraceError::Cluster(error)))
     }
 }

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 pub(in crate::cli) use self::build::state;
 use self::build::{Filter, tree};
-use super::look::{Look, LookError, Output, print};
+use super::look::{Look, LookError, Output, print_objects};
 
 /// Show blueprints, their agents, what these hold and until when.
 ///
@@ -79,6 +79,6 @@ impl TreeArgs {
         let now = Timestamp::now();
         let secrets = seen.whole.unseen.iter().all(|u| u.source != crate::domain::Source::Secrets);
         let report = tree(world, &filter, secrets, seen.notes(), now);
-        Ok(print(self.output, &report, |r| r.text(now))?)
+        Ok(print_objects(self.output, &report, build::Report::names, |r| r.text(now))?)
     }
 }

@@ -20,7 +20,7 @@ use thiserror::Error;
 use self::judge::judge;
 use self::print::Findings;
 use super::connection::Connection;
-use super::look::{LookError, Output, write};
+use super::look::{LookError, Output, print_objects, write};
 use super::record::{Record, RecordError};
 use super::text::printable;
 use super::why::object_name;
@@ -153,11 +153,10 @@ impl UnusedArgs {
         }
         let judged: Vec<_> = grants.iter().map(|g| judge(g, &usage, since)).collect();
         let findings = Findings { since, now, reach: &reach, judged: &judged };
-        let text = match self.output {
-            Output::Text => findings.text()?,
-            Output::Json => findings.json(),
-        };
-        Ok(write(&text)?)
+        if self.output == Output::Text {
+            return Ok(write(&findings.text()?)?);
+        }
+        Ok(print_objects(self.output, &findings.json(), |_| findings.names(), |_| String::new())?)
     }
 }
 

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use self::report::Report;
 use super::connection::Connection;
-use super::look::{LookError, Output, configuration, print};
+use super::look::{AGENT, LookError, Output, configuration, named, print_objects};
 use crate::cluster::client::{ClientError, connect};
 use crate::cluster::snapshot::{SnapshotError, similar, snapshot};
 use crate::domain::{Key, Source, decide};
@@ -108,7 +108,7 @@ impl WhyArgs {
             };
             return Err(WhyError::ResourceNotFound { name: name.clone(), hint });
         }
-        Ok(print(self.output, &report, |report| report.text(now))?)
+        Ok(print_objects(self.output, &report, |r| vec![named(AGENT, &r.name)], |r| r.text(now))?)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::api::{
     AGENT_LABEL, AgentBlueprint, AgentBlueprintSpec, AgentBlueprintStatus, AgentGrant, AgentGrantSpec,
     AgentGrantStatus, AgentIdentity, AgentIdentitySpec, AgentIdentityStatus, AgentPolicy, AgentPolicySpec,
     AgentPolicyStatus, AgentResource, AgentResourceSpec, AgentResourceStatus, DOCUMENT_KEY, MANAGED_BY,
-    annotation,
+    ROTATE_ANNOTATION, annotation,
 };
 use crate::domain::statuslist::Mark;
 use crate::domain::{
@@ -71,6 +71,15 @@ struct CustomMeta {
     generation: Option<i64>,
     labels: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<OwnerReference>>,
+    #[serde(default)]
+    annotations: CustomAnnotations,
+}
+
+/// The one that is read: the others may be large.
+#[derive(Debug, Default, Deserialize)]
+struct CustomAnnotations {
+    #[serde(rename = "agentid.dev/rotate-requested")]
+    rotate: Option<String>,
 }
 
 impl From<CustomMeta> for ObjectMeta {
@@ -85,6 +94,7 @@ impl From<CustomMeta> for ObjectMeta {
             generation: meta.generation,
             labels: meta.labels,
             owner_references: meta.owner_references,
+            annotations: meta.annotations.rotate.map(|r| [(ROTATE_ANNOTATION.to_owned(), r)].into()),
             ..Self::default()
         }
     }
@@ -333,6 +343,7 @@ impl WireSecret {
             kids: list(annotation::KEY_IDS).map(Arc::from).collect(),
             renew_at: time(annotation::RENEW_AT),
             expires_at: time(annotation::EXPIRES_AT),
+            rotated: text(annotation::ROTATED).and_then(|at| at.parse().ok()),
             drift,
             tokens,
             meta,

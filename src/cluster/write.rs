@@ -11,13 +11,16 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Request;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use super::client::{CallError, Class, timed};
 use super::wire::{FIELD_MANAGER, WireAgent, WireBlueprint, WireGrant, WirePolicy, WireResource, WireSecret};
-use crate::api::{AGENT_LABEL, API_VERSION, MADE_LABEL, MANAGED_BY, PER_LABEL, SECRET_TYPE, TRUST_NAME};
+use crate::api::{
+    AGENT_LABEL, API_VERSION, MADE_LABEL, MANAGED_BY, PER_LABEL, ROTATE_ANNOTATION, SECRET_TYPE, TRUST_NAME,
+};
 use crate::domain::maker::Made;
 use crate::domain::{Key, Uid};
 
@@ -26,6 +29,7 @@ const PEOPLE: &str = "agentid-cli";
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 const JSON: &str = "application/json";
 const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// What is written into an agent's Secret.
 #[derive(Clone, Copy)]
@@ -121,6 +125,14 @@ impl Writer {
             .body(body.unwrap_or_default())
             .map_err(kube::Error::HttpError)?;
         timed(self.client.request::<T>(request)).await
+    }
+
+    /// Deletes whatever is at a path, if it has this UID; what is gone already, or is another by now, is no error.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn delete_at(&self, path: &str, uid: Uid) -> Outcome<()> {
+        self.delete(path, uid).await
     }
 
     async fn delete(&self, path: &str, uid: Uid) -> Outcome<()> {
@@ -305,6 +317,20 @@ impl Writer {
             Some(found) if found.metadata.uid == uid.to_string() => Err(error),
             _ => Err(CallError::new(Class::NotFound, "it is gone")),
         }
+    }
+
+    /// Asks the operator for an agent's tokens to be minted anew; once for each value.
+    ///
+    /// # Errors
+    /// The call's; `NotFound` or `Conflict` where the agent of this UID is gone.
+    pub async fn rotate_agent(&self, key: &Key, uid: Uid, at: Timestamp) -> Outcome<()> {
+        // A merge patch makes the map where there is none; the UID in it is tested.
+        let patch = json!({"metadata": {
+            "uid": uid.to_string(), "annotations": {ROTATE_ANNOTATION: at.to_string()},
+        }});
+        let done: Outcome<IgnoredAny> =
+            self.call("PATCH", &agent_path(key), METADATA, MERGE_PATCH, Some(&patch)).await;
+        done.map(drop)
     }
 
     /// Deletes an agent of this UID; one that is gone already is no error.

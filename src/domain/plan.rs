@@ -75,6 +75,8 @@ pub struct Issue {
     pub refusal: Option<Refusal>,
     /// The lifetime of the shortest-lived token in seconds: all renew by it.
     pub lifetime: u32,
+    /// The rotation that was last asked for: what is minted now is minted for it. No part of the digest.
+    pub rotation: Option<Timestamp>,
     /// Digest of all of the above.
     pub plan: Digest,
 }
@@ -97,6 +99,8 @@ pub enum Cause {
     Changed,
     /// It is time.
     Renewal,
+    /// Somebody asked for tokens that are minted anew.
+    Rotation,
     /// Somebody else changed it.
     Healed(Drift),
     /// A key that signed it is no longer published.
@@ -279,6 +283,7 @@ fn allowed(
             let gone = secret.kids.iter().any(|k| !keys.good.contains(k));
             (gone && keys.problem.is_none()).then_some((Cause::KeyGone, false))
         })
+        .or_else(|| is_rotated_out(secret, agent).then_some((Cause::Rotation, false)))
         .or_else(|| (secret.renew_at <= now).then_some((Cause::Renewal, false)));
     match (cause, &keys.problem) {
         (None, _) => plan.wake = sooner(plan.wake, secret.renew_at),
@@ -322,6 +327,12 @@ fn allowed(
         }
     }
     plan.credential = Credential::Fresh;
+}
+
+/// Whether tokens were asked for that are minted anew. Each value is answered once, whatever it says, so that no
+/// clock and no value can make a loop of it.
+fn is_rotated_out(secret: &Credentials, agent: &Agent) -> bool {
+    agent.rotation.is_some() && agent.rotation != secret.rotated
 }
 
 fn sooner(wake: Option<Timestamp>, at: Timestamp) -> Option<Timestamp> {
@@ -449,6 +460,10 @@ fn issue(
         missing,
         refusal: refusal.cloned(),
         lifetime,
+        rotation: agent.rotation,
         plan: h.finish(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,6 +159,11 @@ fn perform(c: &mut Cluster, op: &Op) {
                 c.foreign.insert(key);
             }
         }
+        // An instant of the past or of the future, and now and then none at all.
+        Op::Rotate { ns, name, ago } => {
+            let at = if ago == 0 { "soon".to_owned() } else { after(c, -i64::from(ago)) };
+            c.rotate(&Key::new(format!("n{ns}"), format!("a{name}")), &at);
+        }
         Op::Advance(seconds) => c.advance(i64::from(seconds)),
         Op::Lose(n) => {
             let sources = c.sources();
@@ -280,6 +285,9 @@ fn check_known(c: &mut Cluster) {
         let there: BTreeSet<_> = secret.iter().flat_map(|s| &s.tokens).map(|t| &*t.file).collect();
         assert!(there.is_subset(&files), "{key}: {there:?} of {files:?}");
         if signing {
+            let asked = Agent::try_from(agent).unwrap().rotation;
+            let answered = secret.and_then(|s| s.seen.rotated);
+            assert!(!allowed || asked.is_none() || answered == asked, "{key}: {asked:?} {answered:?}");
             assert_eq!(there, files, "{key}");
             assert!(!allowed || secret.is_some(), "{key} without its Secret");
         }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Filed, Issuer};
-use crate::api::{SigningAlgorithm, TokenProfile};
+use crate::api::{KUBECONFIG_KEY, SigningAlgorithm, TokenProfile};
 use crate::domain::plan::Issue;
 use crate::domain::status::agent_id;
 
@@ -22,6 +22,8 @@ struct Document<'a> {
     issuer: &'a str,
     trust_domain: &'a str,
     files: Vec<File<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kubeconfig: Option<&'static str>,
     missing: Vec<Missing<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     withdrawn: Option<Why<'a>>,
@@ -62,7 +64,9 @@ struct Why<'a> {
 }
 
 /// Writes `agent.json`.
-pub(super) fn document(issuer: &Issuer, issue: &Issue, filed: &[Filed<'_>]) -> String {
+///
+/// `kubeconfig`: whether there is one beside the tokens.
+pub(super) fn document(issuer: &Issuer, issue: &Issue, filed: &[Filed<'_>], kubeconfig: bool) -> String {
     let why = |r: &crate::domain::Refusal| (r.reason.as_str(), r.message.clone());
     let missing: Vec<_> =
         issue.missing.iter().map(|m| (&*m.grant, &*m.resource, m.refusal.as_ref().map(why))).collect();
@@ -91,6 +95,7 @@ pub(super) fn document(issuer: &Issuer, issue: &Issue, filed: &[Filed<'_>]) -> S
                 expires_at: f.expires_at,
             })
             .collect(),
+        kubeconfig: kubeconfig.then_some(KUBECONFIG_KEY),
         missing: missing
             .iter()
             .map(|(grant, resource, why)| Missing {

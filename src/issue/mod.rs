@@ -154,7 +154,10 @@ impl Issuer {
         }
         let expires_at = filed.iter().map(|f| f.expires_at).min();
         let renew_at = expires_at.map(|e| schedule::renew_at(issue.uid, now, issue.lifetime).min(e));
-        data.insert(DOCUMENT_KEY.to_owned(), document::document(self, issue, &filed));
+        data.insert(
+            DOCUMENT_KEY.to_owned(),
+            document::document(self, issue, &filed, issue.kubeconfig.is_some()),
+        );
         if let Some(kubeconfig) = &issue.kubeconfig {
             data.insert(KUBECONFIG_KEY.to_owned(), kubeconfig.to_string());
         }
@@ -162,7 +165,7 @@ impl Issuer {
         let tokens: Vec<_> = issue.files().iter().map(|(f, d)| format!("{f}={d}")).collect();
         Ok(Contents {
             data,
-            annotations: annotations(issue, issue.plan, &tokens, &kids, renew_at, expires_at),
+            annotations: annotations(issue, issue.plan, &tokens, &kids, renew_at, expires_at, issue.rotation),
             renew_at,
             expires_at,
         })
@@ -178,11 +181,15 @@ impl Issuer {
             .iter()
             .map(|spec| Filed { spec, issued_at: Timestamp::UNIX_EPOCH, expires_at: seen.expires_at })
             .collect();
+        let kubeconfig = left.iter().any(|(f, _)| **f == *KUBECONFIG_KEY);
         let tokens: Vec<_> = left.iter().map(|(f, d)| format!("{f}={d}")).collect();
         let kids: Vec<_> = seen.kids.iter().map(ToString::to_string).collect();
         let some = |t: Timestamp| (!left.is_empty()).then_some(t);
         Contents {
-            data: BTreeMap::from([(DOCUMENT_KEY.to_owned(), document::document(self, issue, &filed))]),
+            data: BTreeMap::from([(
+                DOCUMENT_KEY.to_owned(),
+                document::document(self, issue, &filed, kubeconfig),
+            )]),
             annotations: annotations(
                 issue,
                 Digest::default(),
@@ -190,6 +197,8 @@ impl Issuer {
                 &kids,
                 some(seen.renew_at),
                 some(seen.expires_at),
+                // Nothing was minted now.
+                seen.rotated,
             ),
             renew_at: some(seen.renew_at),
             expires_at: some(seen.expires_at),
@@ -246,18 +255,19 @@ fn annotations(
     kids: &[String],
     renew_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
+    rotated: Option<Timestamp>,
 ) -> BTreeMap<String, String> {
     let time = |t: Option<Timestamp>| t.map(|t| t.to_string()).unwrap_or_default();
-    [
+    let of_all = [
         (annotation::AGENT_UID, issue.uid.to_string()),
         (annotation::PLAN, plan.to_string()),
         (annotation::TOKENS, tokens.join(",")),
         (annotation::KEY_IDS, kids.join(",")),
         (annotation::RENEW_AT, time(renew_at)),
         (annotation::EXPIRES_AT, time(expires_at)),
-    ]
-    .map(|(k, v)| (k.to_owned(), v))
-    .into()
+    ];
+    let rotated = rotated.map(|at| (annotation::ROTATED, at.to_string()));
+    of_all.into_iter().chain(rotated).map(|(k, v)| (k.to_owned(), v)).collect()
 }
 
 /// When a token for an entitlement dies, if it is minted now.

@@ -83,6 +83,7 @@ fn issue(tokens: Vec<TokenSpec>) -> Issue {
         uid: Uid(0x7f3d_9a2e_0001_4abc_8def_0123_4567_89ab),
         secret: "triage-agentid".into(),
         lifetime: tokens.iter().map(|t| t.entitlement.lifetime).min().unwrap_or(3600),
+        rotation: None,
         tokens,
         kubeconfig: None,
         missing: vec![Missing {
@@ -274,6 +275,7 @@ fn stripping_takes_files_and_leaves_the_rest_as_it_is() {
         kids: Box::new(["k".into()]),
         renew_at: now(),
         expires_at: now(),
+        rotated: None,
         drift: None,
     };
     let contents = issuer().strip(&issue, &seen, &["b.jwt".into()]);

@@ -66,6 +66,7 @@ impl Metrics {
             Cause::Renewal => "renewal",
             Cause::Healed(_) => "healed",
             Cause::KeyGone => "key-gone",
+            Cause::Rotation => "rotation",
         };
         self.writes.get_or_create(&ByCause { cause }).inc();
     }

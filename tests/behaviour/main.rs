@@ -22,6 +22,7 @@ mod grant_time;
 mod issue;
 mod kit;
 mod kubernetes;
+mod plugin;
 mod policy;
 mod renewal;
 mod tell;

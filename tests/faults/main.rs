@@ -13,6 +13,7 @@ mod restart;
 mod serve;
 #[path = "../common/serve.rs"]
 mod service;
+mod uninstall;
 
 use std::sync::Arc;
 use std::time::Duration;

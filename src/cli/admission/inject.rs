@@ -6,16 +6,8 @@
 use serde_json::{Value, json};
 
 use super::object::{Body, Failure, Policy, leaving, rule, text, value};
-use crate::api::{AGENT_LABEL, INJECT_LABEL, SECRET_NAME_ANNOTATION, TRUST_NAME};
-
-/// Where the files are.
-const DIRECTORY: &str = "/var/run/agentid";
-/// Where the sidecar finds what it proves itself with.
-const PROOF: &str = "/var/run/secrets/agentid";
-/// The volume, and the sidecar's container.
-const VOLUME: &str = "agentid";
-/// The volume of the sidecar's proof.
-const PROOF_VOLUME: &str = "agentid-token";
+use crate::api::{AGENT_LABEL, INJECT_LABEL, SECRET_NAME_ANNOTATION};
+use crate::cli::pod::{self, DIRECTORY, PROOF_VOLUME, VOLUME};
 
 /// A patch that adds to a list that may be missing.
 fn append(list: &str, path: &str, item: &str) -> String {
@@ -27,7 +19,7 @@ fn append(list: &str, path: &str, item: &str) -> String {
 
 /// The patches that mount the volume in all containers.
 fn mounts() -> String {
-    let mount = value(&json!({"name": VOLUME, "mountPath": DIRECTORY, "readOnly": true}));
+    let mount = value(&pod::mount());
     let of = |list: &str| {
         format!(
             "transformList(i, c, has(c.volumeMounts) \
@@ -71,11 +63,6 @@ fn policy(
     }
 }
 
-/// The pod's service-account token, by which the token service knows it.
-fn token(issuer: &str) -> Value {
-    json!({"serviceAccountToken": {"path": "token", "audience": issuer, "expirationSeconds": 3600}})
-}
-
 /// The Secret as a volume.
 fn secret(issuer: &str) -> Policy {
     let name = format!(
@@ -84,12 +71,14 @@ fn secret(issuer: &str) -> Policy {
         text(SECRET_NAME_ANNOTATION),
         agent = text(AGENT_LABEL),
     );
-    let trust = json!({"configMap": {"name": TRUST_NAME, "optional": true}});
+    let mut trust = pod::trust();
+    // A pod must not wait for it.
+    trust["configMap"]["optional"] = true.into();
     let volume = format!(
         "{{'name': dyn('{VOLUME}'), 'projected': dyn({{'sources': [dyn({{'secret': {{'name': variables.secret}}}}), \
          dyn({}), dyn({})]}})}}",
         value(&trust),
-        value(&token(issuer))
+        value(&pod::token(issuer))
     );
     policy(
         "agentid-inject",
@@ -103,28 +92,8 @@ fn secret(issuer: &str) -> Policy {
 
 /// The sidecar, which keeps the same files without a Secret.
 fn sidecar(issuer: &str, image: &str) -> Policy {
-    let container = json!({
-        "name": VOLUME,
-        "image": image,
-        "restartPolicy": "Always",
-        // The files are in a volume of this pod alone, and its containers may run as any user.
-        "args": ["sidecar", "--server", issuer, "--ca", format!("{PROOF}/ca.crt"),
-                 "--token-file", format!("{PROOF}/token"), "--directory", DIRECTORY, "--mode", "0444"],
-        "startupProbe": {"exec": {"command": ["test", "-e", format!("{DIRECTORY}/agent.json")]},
-                         "periodSeconds": 1, "failureThreshold": 300},
-        "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
-        "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-                            "runAsNonRoot": true, "runAsUser": 65532, "capabilities": {"drop": ["ALL"]},
-                            "seccompProfile": {"type": "RuntimeDefault"}},
-        "volumeMounts": [{"name": PROOF_VOLUME, "mountPath": PROOF, "readOnly": true},
-                         {"name": VOLUME, "mountPath": DIRECTORY}],
-    });
-    let ca = json!({"configMap": {"name": TRUST_NAME, "items": [{"key": "ca.crt", "path": "ca.crt"}]}});
-    let volumes = [
-        json!({"name": VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
-        json!({"name": PROOF_VOLUME, "projected": {"sources": [token(issuer), ca]}}),
-    ]
-    .map(|v| value(&v));
+    let container = pod::sidecar(issuer, image);
+    let volumes = pod::sidecar_volumes(issuer).map(|v| value(&v));
     let path = "/spec/volumes";
     // The second is appended to what the first has made.
     let second = format!("[JSONPatch{{op: 'add', path: '{path}/-', value: {}}}]", volumes[1]);

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::observe::{Binding, Others, Pod};
 use crate::api::{MANAGED_BY, Reason};
+use crate::cli::look::named;
 use crate::domain::maker::make;
 use crate::domain::{Agent, Key, POD, Standing, World, decide, kind_name};
 
@@ -40,6 +41,28 @@ impl Scope<'_> {
 pub(super) struct Report {
     pub(super) findings: Vec<Finding>,
     pub(super) notes: Vec<String>,
+}
+
+impl Report {
+    /// The objects of the findings, each once.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.findings.iter().filter_map(|f| as_kubectl(&f.object)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+/// `Kind namespace/name` as kubectl names it.
+fn as_kubectl(object: &str) -> Option<String> {
+    let (kind, key) = object.split_once(' ')?;
+    let group = match kind {
+        _ if kind.starts_with("Agent") => ".agentid.dev",
+        "RoleBinding" | "ClusterRoleBinding" => ".rbac.authorization.k8s.io",
+        _ => "",
+    };
+    let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
+    Some(named(&format!("{}{group}", kind.to_ascii_lowercase()), name))
 }
 
 /// Something that is found.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::api::{AgentPolicy, Enforcement, Reason};
+use crate::cli::look::{AGENT, named};
 use crate::cluster::snapshot::Whole;
 use crate::domain::{
     Decision, GrantDecision, Key, Meta, Object, Origin, Policy, Refusal, Standing, Uid, World, decide,
@@ -19,6 +20,16 @@ pub(super) struct Report {
     pub(super) losses: Vec<Loss>,
     pub(super) summary: Summary,
     pub(super) notes: Vec<String>,
+}
+
+impl Report {
+    /// The agents that would lose something.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut keys: Vec<_> = self.losses.iter().map(|l| (&l.namespace, &l.agent)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.into_iter().map(|(_, name)| named(AGENT, name)).collect()
+    }
 }
 
 /// A policy that is tested.

@@ -4,8 +4,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::Step;
-use crate::api::{LabelSelector, TokenProfile};
+use crate::api::TokenProfile;
+use crate::cli::look::{AGENT, BLUEPRINT, named};
 use crate::cli::tree::state;
+use crate::cli::whom::Whom;
 use crate::domain::{Agent, Decision, Key, Object, Origin, Standing, Uid, World, decide};
 
 /// What is done.
@@ -14,17 +16,6 @@ use crate::domain::{Agent, Decision, Key, Object, Origin, Standing, Uid, World, 
 pub(super) enum Action {
     Suspend,
     Resume,
-}
-
-/// To whom.
-pub(super) enum Whom {
-    One(Key),
-    /// All if both are absent.
-    Selected {
-        namespace: Option<String>,
-        selector: Option<LabelSelector>,
-    },
-    Blueprint(String),
 }
 
 /// The answer. Members are only ever added.
@@ -111,6 +102,12 @@ impl Report {
             .collect()
     }
 
+    /// The objects.
+    pub(super) fn names(&self) -> Vec<String> {
+        let blueprint = self.blueprint.iter().map(|b| named(BLUEPRINT, &b.name));
+        blueprint.chain(self.agents.iter().map(|a| named(AGENT, &a.name))).collect()
+    }
+
     /// Notes what came of a patch.
     pub(super) fn record(&mut self, step: &Step, outcome: &Outcome) {
         match step {
@@ -126,8 +123,7 @@ impl Report {
 /// Says whom it hits; the world is then as it will be.
 pub(super) fn plan(world: &mut World, whom: &Whom, action: Action, now: Timestamp) -> Report {
     let suspend = action == Action::Suspend;
-    let mut agents: Vec<Agent> = world.agents().filter(|a| is_meant(a, whom)).cloned().collect();
-    agents.sort_unstable_by(|a, b| a.meta.key.cmp(&b.meta.key));
+    let agents = whom.of(world);
     let before: Vec<_> = agents.iter().map(|a| decide(world, &a.meta.key, now)).collect();
     let until: Vec<_> =
         agents.iter().zip(&before).map(|(a, d)| tokens_until(world, a, d.as_ref(), now)).collect();
@@ -166,17 +162,6 @@ pub(super) fn plan(world: &mut World, whom: &Whom, action: Action, now: Timestam
         });
     }
     Report { action, blueprint, agents: hits, summary, notes: Vec::new() }
-}
-
-fn is_meant(agent: &Agent, whom: &Whom) -> bool {
-    match whom {
-        Whom::One(key) => agent.meta.key == *key,
-        Whom::Blueprint(name) => agent.blueprint.as_deref() == Some(name),
-        Whom::Selected { namespace, selector } => {
-            namespace.as_ref().is_none_or(|n| *agent.meta.key.namespace == **n)
-                && selector.as_ref().is_none_or(|s| agent.labels.matched_by(s))
-        }
-    }
 }
 
 fn set_agent(world: &mut World, agent: &Agent, suspend: bool) {

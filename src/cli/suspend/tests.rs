@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::hits::Outcome;
 use super::*;
+use crate::cli::whom::Whom;
 use crate::domain::Source;
 use crate::domain::testing::{Cluster, GRANT, RESOURCE};
 

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::Value;
 
-use super::super::look::Output;
+use super::super::look::{Output, documents, print};
 use super::super::server::{Server, ServerError, borrowed, read_token};
-use super::{TokenError, pretty, print};
+use super::TokenError;
 
 const AGENT_USER: &str = "https://agentid.dev/grant-type/agent-user";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -48,7 +48,7 @@ pub(super) struct GetArgs {
     #[arg(long, value_name = "FILE|-", requires = "run_as")]
     user_token_file: Option<PathBuf>,
     /// How to print it: the token alone, or the whole answer
-    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    #[arg(long, short, value_parser = documents(), default_value = "text")]
     output: Output,
     #[command(flatten)]
     server: Server,
@@ -60,10 +60,7 @@ impl GetArgs {
         let answer = self.server.post("/token", &borrowed(&form)).await?;
         let token = answer.get("access_token").and_then(Value::as_str);
         let token = token.ok_or(ServerError::Answer("it holds no access_token"))?;
-        print(&match self.output {
-            Output::Text => format!("{token}\n"),
-            Output::Json => pretty(&answer),
-        })
+        Ok(print(self.output, &answer, |_| format!("{token}\n"))?)
     }
 
     fn form(&self) -> Result<Vec<(&'static str, String)>, TokenError> {

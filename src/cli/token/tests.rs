@@ -175,7 +175,7 @@ fn issuer_audience_and_keys_are_required() {
         let error = Cli::try_parse_from(less).unwrap_err();
         assert_eq!((error.kind(), error.exit_code()), (ErrorKind::MissingRequiredArgument, 2), "{missing}");
     }
-    for wrong in [["--typ", "any"], ["--leeway", "301"], ["--output", "yaml"]] {
+    for wrong in [["--typ", "any"], ["--leeway", "301"], ["--output", "name"]] {
         let error = Cli::try_parse_from(full.into_iter().chain(wrong)).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{wrong:?}");
     }

@@ -7,10 +7,10 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::look::Output;
+use super::super::look::{Output, documents, print};
 use super::super::text::{instant, printable};
 use super::status::{self, StatusError};
-use super::{TokenError, fetch, input, pretty, print, times, times_json};
+use super::{TokenError, fetch, input, times, times_json};
 use crate::crypto::{CHECKS, Expect, JwkSet, StatusRef, Typ, Verified, VerifyError, inspect, verify};
 
 /// Verify a token against published keys, an issuer and an audience.
@@ -49,7 +49,7 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// How to print the result
-    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    #[arg(long, short, value_parser = documents(), default_value = "text")]
     output: Output,
     /// A file that holds the token, - for standard input, or the token itself
     #[arg(value_name = "TOKEN|-|FILE")]
@@ -98,16 +98,12 @@ impl VerifyArgs {
             ),
             _ => None,
         };
-        print(&match self.output {
-            Output::Text => text(&result, status.as_ref(), (expect.typ, self.typ.is_none()), now),
-            Output::Json => {
-                let mut value = as_json(&result, expect.typ, now);
-                if let Some(status) = &status {
-                    status::add(&mut value, status);
-                }
-                pretty(&value)
-            }
-        })?;
+        let mut value = as_json(&result, expect.typ, now);
+        if let Some(status) = &status {
+            status::add(&mut value, status);
+        }
+        let words = |_: &Value| text(&result, status.as_ref(), (expect.typ, self.typ.is_none()), now);
+        print(self.output, &value, words)?;
         result.map_err(TokenError::Refused)?;
         status.transpose().map(drop).map_err(TokenError::Status)
     }

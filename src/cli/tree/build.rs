@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::api::{GrantState, Reason};
+use crate::cli::look::{AGENT, named};
 use crate::domain::{Agent, Decision, GrantDecision, Key, Refusal, Standing, World, decide};
 
 /// The answer. Members are only ever added.
@@ -104,6 +105,15 @@ pub(super) struct Summary {
     pub(super) refused: usize,
     pub(super) unknown: usize,
     pub(super) ending: usize,
+}
+
+impl Report {
+    /// The agents.
+    pub(super) fn names(&self) -> Vec<String> {
+        let of_blueprints = self.blueprints.iter().flat_map(|b| &b.agents);
+        let agents = of_blueprints.chain(self.namespaces.iter().flat_map(|n| &n.agents));
+        agents.map(|a| named(AGENT, &a.name)).collect()
+    }
 }
 
 /// Which agents are shown.

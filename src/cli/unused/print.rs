@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::UnusedError;
 use super::judge::{Judged, Verdict};
+use crate::cli::look::{GRANT, named};
 use crate::cli::record::Reach;
 use crate::cli::text::{instant, printable, span};
 
@@ -104,8 +105,14 @@ impl Findings<'_> {
         Ok(())
     }
 
-    /// As JSON.
-    pub(super) fn json(&self) -> String {
+    /// The grants that nobody used.
+    pub(super) fn names(&self) -> Vec<String> {
+        let unused = self.judged.iter().filter(|j| j.verdict == Verdict::Unused);
+        unused.map(|j| named(GRANT, &j.grant.name)).collect()
+    }
+
+    /// For programs.
+    pub(super) fn json(&self) -> Value {
         let grants: Vec<_> = self
             .judged
             .iter()
@@ -125,7 +132,7 @@ impl Findings<'_> {
                 })
             })
             .collect();
-        format!("{:#}\n", json!({"since": self.since, "record": self.reach, "grants": grants}))
+        json!({"since": self.since, "record": self.reach, "grants": grants})
     }
 }
 

@@ -179,7 +179,7 @@ fn everything_but_the_narrower_grants_is_a_comment() {
     assert!(comments.lines().all(|l| l.starts_with('#')), "{comments}");
     assert_eq!(text.matches("---\n").count(), 1, "{text}");
 
-    let value: Value = serde_json::from_str(&findings.json()).unwrap();
+    let value = findings.json();
     assert_eq!(value["grants"][0]["verdict"], "Unused");
     assert_eq!(value["grants"][1]["unusedRoles"], json!(["x\nkind: Secret"]));
     assert_eq!(value["grants"][1]["narrowed"]["spec"]["application"]["roles"], json!(["r"]));

@@ -77,6 +77,8 @@ pub struct Credentials {
     pub renew_at: Timestamp,
     /// When the first of its tokens expires.
     pub expires_at: Timestamp,
+    /// The rotation that its tokens were minted for.
+    pub rotated: Option<Timestamp>,
     /// How it differs from what we wrote.
     pub drift: Option<Drift>,
 }
@@ -84,7 +86,7 @@ pub struct Credentials {
 impl Credentials {
     /// Whether two sights of a Secret say the same, whatever their versions.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
-        let Self { meta, agent, plan, tokens, kids, renew_at, expires_at, drift } = self;
+        let Self { meta, agent, plan, tokens, kids, renew_at, expires_at, rotated, drift } = self;
         meta.same_but_version(&other.meta)
             && *agent == other.agent
             && *plan == other.plan
@@ -92,6 +94,7 @@ impl Credentials {
             && *kids == other.kids
             && *renew_at == other.renew_at
             && *expires_at == other.expires_at
+            && *rotated == other.rotated
             && *drift == other.drift
     }
 }

@@ -21,7 +21,7 @@ use super::statuslist::{Recorded, StatusRef};
 use super::{Digest, Hasher, Key, Uid};
 use crate::api::{
     AgentBlueprintStatus, AgentGrantStatus, AgentIdentity, AgentIdentityStatus, AgentResourceStatus,
-    GrantStatus, LabelSelector, MADE_LABEL, PER_LABEL, Reason, parse_seconds,
+    GrantStatus, LabelSelector, MADE_LABEL, PER_LABEL, ROTATE_ANNOTATION, Reason, parse_seconds,
 };
 
 /// What every object has.
@@ -142,6 +142,8 @@ pub struct Agent {
     pub username: Option<Arc<str>>,
     /// What in its spec can't be understood (a schema of another version accepted it).
     pub invalid: Option<Box<str>>,
+    /// The rotation that was last asked for; what is no instant asks for none.
+    pub rotation: Option<Timestamp>,
     /// Its status.
     pub status: SeenStatus,
 }
@@ -161,7 +163,7 @@ impl Agent {
         self.made_by.is_none() || self.labels.get(PER_LABEL) != Some("Pod")
     }
 
-    /// Whether two sights of an agent differ in nothing but resourceVersion, owners and status.
+    /// Whether two sights of an agent differ in nothing but resourceVersion, owners, a rotation asked for and status.
     pub(crate) fn same_but_status(&self, other: &Self) -> bool {
         let Self {
             meta,
@@ -180,6 +182,7 @@ impl Agent {
             sponsored,
             username,
             invalid,
+            rotation: _,
             status: _,
         } = self;
         meta.same_but_version(&other.meta)
@@ -373,6 +376,12 @@ impl TryFrom<&AgentIdentity> for Agent {
             sponsored: !spec.sponsors.is_empty(),
             username: spec.user.as_ref().map(|u| u.username.as_str().into()),
             invalid,
+            rotation: object
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|a| a.get(ROTATE_ANNOTATION))
+                .and_then(|at| at.parse().ok()),
             status: object.status.as_ref().map(|s| SeenStatus::of_agent(s, meta.uid)).unwrap_or_default(),
             meta,
         })

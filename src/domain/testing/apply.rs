@@ -303,6 +303,7 @@ impl Cluster {
                 schedule::renew_at(issue.uid, now, issue.lifetime)
             },
             expires_at: tokens.iter().map(|t| t.exp).min().unwrap_or(Timestamp::MAX),
+            rotated: issue.rotation,
             drift: None,
         };
         if self.is_known() {

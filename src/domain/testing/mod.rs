@@ -366,6 +366,18 @@ impl Cluster {
         }
     }
 
+    /// Asks for an agent's tokens to be minted anew, as `agentid rotate` does; whether it is there.
+    pub fn rotate(&mut self, key: &Key, at: &str) -> bool {
+        let version = self.next_version();
+        let Some(agent) = self.agents.get_mut(key) else { return false };
+        agent.metadata.resource_version = Some(version.to_string());
+        let annotations = agent.metadata.annotations.get_or_insert_default();
+        annotations.insert(crate::api::ROTATE_ANNOTATION.to_owned(), at.to_owned());
+        let object = Self::agent_object(agent);
+        self.put(Source::Agents, object);
+        true
+    }
+
     fn stamp(&mut self, meta: &mut ObjectMeta, old: Option<ObjectMeta>, edited: bool) {
         let version = self.next_version();
         meta.resource_version = Some(version.to_string());

@@ -17,7 +17,9 @@ impl World {
         if let Some(old) = self.agents.get(&key)
             && old.same_but_status(&agent)
         {
-            let said = old.owners != agent.owners || old.status.digest != agent.status.digest;
+            let said = old.owners != agent.owners
+                || old.rotation != agent.rotation
+                || old.status.digest != agent.status.digest;
             let indexed = (old.status.grants != agent.status.grants).then(|| agent.clone());
             let taken = self.agents.take(agent, origin);
             if let (Some(new), Taken::Replaced(old)) = (indexed, &taken) {
