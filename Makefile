@@ -63,5 +63,5 @@ fuzz: ## fuzz what reads tokens and status lists (30 s a target; FUZZ_SECONDS=<n
 	@scripts/fuzz.sh
 
 .PHONY: bench
-bench: ## measure speed and memory on a control plane (all: about 20 minutes; ONLY=<figure>: one)
+bench: ## measure speed and memory on a control plane (all: about 25 minutes; ONLY=<figure>: one)
 	@cargo bench --quiet --bench agentid -- $(ONLY)

@@ -235,7 +235,8 @@ pub fn names(prefix: &str, count: usize) -> impl Iterator<Item = String> + use<>
     (0..count).map(move |i| format!("{prefix}-{i:05}"))
 }
 
+/// How many a second.
 #[allow(clippy::cast_precision_loss)] // of counts
-fn per_second(count: usize, time: Duration) -> f64 {
+pub fn per_second(count: usize, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64()
 }

@@ -4,19 +4,22 @@
 //! Invariant: whatever way it ends (done, failed, Ctrl-C), what it made is deleted and what it started stops.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a benchmark that can't measure ends
 
+#[path = "../../tests/common/client.rs"]
+mod client;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 #[path = "../../tests/common/serve.rs"]
 mod service;
 
 mod bed;
-mod client;
+mod burst;
 mod create;
 mod fleet;
 mod report;
 mod revoke;
 mod serve;
 mod statuslist;
+mod suspend;
 mod watch;
 mod writes;
 
@@ -57,10 +60,12 @@ async fn run(report: &mut Report) {
     let bed = bed::Bed::new().await;
     create::rate(&bed, report).await;
     create::latency(&bed, report).await;
+    burst::burst(&bed, report).await;
     writes::renewals(&bed, report).await;
     fleet::foreign(&bed, report).await;
     fleet::ten_thousand(&bed, report).await;
     serve::tokens(&bed, report).await;
     revoke::revoke(&bed, report).await;
+    suspend::suspend(&bed, report).await;
     say("done; deleting what was made");
 }

@@ -48,10 +48,13 @@ impl fmt::Display for Goal {
 }
 
 /// Every figure: its name, unit and goal.
-const FIGURES: [(&str, &str, Goal); 14] = [
+const FIGURES: [(&str, &str, Goal); 19] = [
     ("create_rate", "ratio", Goal::AtLeast(0.9)),
     ("create_latency_p50", "s", Goal::Told),
     ("create_latency_p99", "s", Goal::Told),
+    ("burst_rate", "agents/s", Goal::Told),
+    ("burst_writes_per_agent", "writes", Goal::AtMost(3.0)),
+    ("cleanup_rate", "ratio", Goal::AtLeast(0.5)),
     ("renewal_writes", "writes", Goal::Exactly(1.0)),
     ("memory_foreign_secrets", "ratio", Goal::AtMost(1.05)),
     ("memory_per_agent", "bytes", Goal::AtMost(6000.0)),
@@ -61,6 +64,8 @@ const FIGURES: [(&str, &str, Goal); 14] = [
     ("token_latency_p50", "s", Goal::Told),
     ("token_latency_p99", "s", Goal::Told),
     ("revoke_p99", "s", Goal::Below(1.0)),
+    ("suspend_refused_p99", "s", Goal::Below(2.0)),
+    ("suspend_emptied_p99", "s", Goal::Told),
     ("statuslist_bytes", "bytes", Goal::Told),
     ("statuslist_ms", "ms", Goal::Below(100.0)),
 ];
@@ -126,11 +131,11 @@ impl Report {
 
     /// Prints the table.
     pub fn print(&self) {
-        println!("{:<24} {:>10} {:<7} {:<10} {:<4} of", "figure", "value", "unit", "goal", "met");
+        println!("{:<24} {:>10} {:<8} {:<10} {:<4} of", "figure", "value", "unit", "goal", "met");
         for (i, value, of) in &self.rows {
             let (name, unit, goal) = FIGURES[*i];
             let met = goal.is_met(*value).map_or("-", |met| if met { "yes" } else { "NO" });
-            println!("{name:<24} {:>10} {unit:<7} {goal:<10} {met:<4} {of}", short(*value));
+            println!("{name:<24} {:>10} {unit:<8} {goal:<10} {met:<4} {of}", short(*value));
         }
     }
 }

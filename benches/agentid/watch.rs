@@ -40,6 +40,12 @@ struct SeenCondition {
     status: String,
 }
 
+/// An agent that goes.
+#[derive(Clone, Debug, Deserialize)]
+pub struct GoneAgent {
+    metadata: SeenMeta,
+}
+
 /// A Secret's metadata, as far as it is watched.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SeenSecret {
@@ -58,6 +64,8 @@ struct SeenMeta {
 pub trait Seen: DeserializeOwned + Clone + Send + Sync + 'static {
     const ACCEPT: &'static str;
     const ACCEPT_LIST: &'static str;
+    /// Waited for is its end, whatever it says before.
+    const ENDS: bool = false;
     fn reached(&self) -> bool;
     fn key(&self) -> String;
 }
@@ -69,6 +77,20 @@ impl Seen for SeenAgent {
     /// Ready, which says that the Secret is there.
     fn reached(&self) -> bool {
         self.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True")
+    }
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.metadata.namespace, self.metadata.name)
+    }
+}
+
+impl Seen for GoneAgent {
+    const ACCEPT: &'static str = METADATA;
+    const ACCEPT_LIST: &'static str = METADATA_LIST;
+    const ENDS: bool = true;
+
+    fn reached(&self) -> bool {
+        true
     }
 
     fn key(&self) -> String {
@@ -118,16 +140,18 @@ impl Sightings {
             async move {
                 let mut events = pin!(events);
                 loop {
-                    match events.try_next().await {
-                        Ok(Some(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
-                            if object.reached() {
-                                seen.lock().unwrap().entry(object.key()).or_insert_with(Instant::now);
-                            }
+                    let object = match events.try_next().await {
+                        Ok(Some(WatchEvent::Added(object) | WatchEvent::Modified(object))) if !T::ENDS => {
+                            object
                         }
+                        Ok(Some(WatchEvent::Deleted(object))) if T::ENDS => object,
                         Ok(Some(WatchEvent::Error(status))) => panic!("the bench's watch: {status:?}"),
-                        Ok(Some(_)) => {}
+                        Ok(Some(_)) => continue,
                         Ok(None) => panic!("the bench's watch has ended"),
                         Err(e) => panic!("the bench's watch: {e}"),
+                    };
+                    if object.reached() {
+                        seen.lock().unwrap().entry(object.key()).or_insert_with(Instant::now);
                     }
                 }
             }

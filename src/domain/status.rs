@@ -11,7 +11,8 @@ use super::plan::Credential;
 use super::seen::status_digest;
 use super::statuslist::{Indexes, Recorded};
 use super::{
-    Agent, Blueprint, Decision, Grant, GrantDecision, Objection, Policy, Resource, SeenStatus, World, decide,
+    Agent, Blueprint, Decision, Grant, GrantDecision, Objection, Policy, Refusal, Resource, SeenStatus,
+    World, decide,
 };
 use crate::api::{
     AgentBlueprintStatus, AgentGrantStatus, AgentIdentityStatus, AgentPolicyStatus, AgentResourceStatus,
@@ -27,6 +28,10 @@ pub fn agent_id(trust_domain: &str, uid: super::Uid) -> String {
 /// Something to tell in an Event: a transition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
+    /// The condition's type.
+    pub condition: &'static str,
+    /// The same for all agents that a blueprint made in a namespace: to be told once, on the blueprint.
+    pub common: bool,
     /// For the better.
     pub good: bool,
     /// Why.
@@ -73,6 +78,8 @@ fn conditions(
             };
             if told && s.status.is_some() {
                 transitions.push(Transition {
+                    condition: s.kind,
+                    common: false,
                     good: s.status == Some(true),
                     reason: s.reason,
                     note: s.message.clone(),
@@ -180,7 +187,10 @@ pub fn agent_status(
     let mut said = vec![ready, grants_held(world, decision, withheld.map(|r| r.reason), unknown, held)];
     said.extend(user_accepted(world, agent, unknown));
     said.extend(compliant(&decision.audited));
-    let (conditions, transitions) = conditions(said, &agent.status, agent.generation, now);
+    let (conditions, mut transitions) = conditions(said, &agent.status, agent.generation, now);
+    for transition in &mut transitions {
+        transition.common = is_common(world, agent, decision, withheld, transition.condition);
+    }
     let exact = agent.bound.as_ref().is_some_and(super::Bound::is_exact);
     let status = AgentIdentityStatus {
         agent_id: Some(agent_id(&world.config().trust_domain, agent.meta.uid)),
@@ -199,6 +209,26 @@ pub fn agent_status(
         observed_generation: Some(agent.generation),
     };
     (status_digest(&status) != agent.status.digest).then_some(StatusChange { status, transitions })
+}
+
+/// Whether what a condition comes to say of a made agent is its blueprint's doing alone, so that it is the same for
+/// thousands of others.
+fn is_common(
+    world: &World,
+    agent: &Agent,
+    decision: &Decision,
+    withheld: Option<&Refusal>,
+    condition: &str,
+) -> bool {
+    let suspended = withheld.is_some_and(|r| r.reason == Reason::Suspended)
+        && world.blueprint_of(agent).is_some_and(|b| b.suspend);
+    let inherited = decision.grants.iter().all(|g| g.inherited());
+    let common = match condition {
+        "Ready" => suspended,
+        "GrantsHeld" => inherited && (withheld.is_none() || suspended),
+        _ => false,
+    };
+    common && agent.made_by.is_some()
 }
 
 /// What can't be told now keeps the index that it has: unknown is not absent.

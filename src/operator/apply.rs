@@ -215,8 +215,22 @@ async fn status(
 fn tell(cx: &Context, key: &Key, uid: Uid, transitions: &[Transition]) {
     for t in transitions {
         cx.metrics.transition(t.reason);
-        cx.tell("AgentIdentity", key, uid, t);
+        let blueprint = if t.common { blueprint(cx, key) } else { None };
+        match blueprint {
+            // Thousands say the same at once, and it is told once.
+            Some((blueprint, uid)) => {
+                let note = format!("its agents in namespace {}: {}", key.namespace, t.note);
+                cx.tell("AgentBlueprint", &blueprint, uid, &Transition { note, ..t.clone() });
+            }
+            None => cx.tell("AgentIdentity", key, uid, t),
+        }
     }
+}
+
+fn blueprint(cx: &Context, agent: &Key) -> Option<(Key, Uid)> {
+    let world = cx.world.read();
+    let meta = &world.blueprint_of(world.agent(agent)?)?.meta;
+    Some((meta.key.clone(), meta.uid))
 }
 
 async fn own(cx: &Context, decision: &Decision, owner: Uid) -> Result<Round, Failure> {
@@ -401,7 +415,7 @@ fn written(cx: &Context, answer: WireSecret, issue: &Issue, cause: &Cause) -> Re
             "AgentIdentity",
             &issue.agent,
             issue.uid,
-            &Transition { good: true, reason: Reason::Issued, note },
+            &Transition { condition: "Ready", common: false, good: true, reason: Reason::Issued, note },
         );
     }
     Ok(())

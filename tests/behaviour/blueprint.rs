@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use agentid::api::{AgentBlueprint, AgentIdentity};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
@@ -139,6 +139,35 @@ async fn suspend_stops_them_all_and_is_lifted() {
     t.ready("p").await;
     t.ready("hand").await;
     t.verified("hand-agentid").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_the_same_for_all_that_it_made_is_told_once() {
+    let t = Test::for_pods("bp-told").await;
+    let inherits = format!("{EACH_POD}, grants: [{{name: tickets, resource: none-$NS, application: {{}}}}]");
+    t.apply(&blueprint("bots", &inherits)).await;
+    let pods = ["p", "q", "r"];
+    t.apply(&pods.map(|p| pod(p, BOT)).concat()).await;
+    counts(&t, "bots", [3, 3, 0, 0]).await;
+    t.apply(&blueprint("bots", &format!("{inherits}, suspend: true"))).await;
+    counts(&t, "bots", [3, 0, 0, 3]).await;
+    // Events of what is in no namespace are in the namespace default.
+    let all = Api::<Event>::namespaced(t.client.clone(), "default");
+    let about = ListParams::default().fields(&format!("involvedObject.name=bots-{}", t.name));
+    let mut told = eventually("three Events about the blueprint", LATER, || async {
+        let events = all.list(&about).await.map_err(|e| e.to_string())?.items;
+        let notes: Vec<_> = events.into_iter().filter_map(|e| e.message).collect();
+        if notes.len() == 3 { Ok(notes) } else { Err(format!("{notes:#?}")) }
+    })
+    .await;
+    told.sort_unstable();
+    let start = t.fill("its agents in namespace $NS: ");
+    says(&told[0], &[&start, "0 of 1 grants are held: AgentGrant", "ResourceNotFound"]);
+    says(&told[1], &[&start, "0 of 1 grants are held: see Ready"]);
+    says(&told[2], &[&start, &t.fill("AgentBlueprint bots-$NS: spec.suspend is true")]);
+    for pod in pods {
+        assert_eq!(t.events(pod).await, Vec::<String>::new());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -86,6 +86,13 @@ impl Entry {
 #[derive(Clone, Copy, Debug)]
 pub struct Mark(u64);
 
+impl Mark {
+    /// The log's start.
+    pub const fn start() -> Self {
+        Self(0)
+    }
+}
+
 /// The log's end now. A request that was answered before is before it: the server writes first.
 ///
 /// # Panics

@@ -165,6 +165,12 @@ pub struct GrantDecision {
 }
 
 impl GrantDecision {
+    /// Whether it is the blueprint's: such are named `<blueprint>/<grant>`.
+    #[must_use]
+    pub fn inherited(&self) -> bool {
+        self.grant.contains('/')
+    }
+
     /// Whether it is held.
     #[must_use]
     pub const fn state(&self) -> GrantState {

@@ -116,13 +116,7 @@ pub fn agent_of_pod<'w>(
 ) -> Result<&'w Agent, Refusal> {
     live_account(world, caller)?;
     let pod = live_pod(world, caller)?;
-    let line = controllers(world, pod);
-    let mut candidates: Vec<(usize, &Agent)> = world
-        .agents_of_account(&caller.account)
-        .into_iter()
-        .filter(|a| !a.meta.deleting)
-        .filter_map(|agent| Some((rank(agent, &line)?, agent)))
-        .collect();
+    let mut candidates = candidates(world, caller, &controllers(world, pod));
     let label = pod.agent.as_ref().map(|name| ClientId::Name(caller.account.sibling(name.clone())));
     if let Some(asked) = named {
         candidates.retain(|(_, a)| asked.names(a));
@@ -178,13 +172,26 @@ fn controllers(world: &World, pod: &BoundObject) -> Vec<(KindName, Arc<str>, Uid
     line
 }
 
-/// How near an agent is to the pod: the place of its bound object in the line, or behind all of them.
-fn rank(agent: &Agent, line: &[(KindName, Arc<str>, Uid)]) -> Option<usize> {
-    let Some(bound) = &agent.bound else { return Some(usize::MAX) };
-    let exact = agent.bound_uid();
-    line.iter().position(|(kind, name, uid)| {
-        *kind == bound.kind && *name == bound.name && exact.is_none_or(|e| e == *uid)
-    })
+/// The agents that a pod may be, and how near each is to it: the place of its bound object in the line, or behind
+/// all of them. By index: thousands of pods of one service account may be an agent each.
+fn candidates<'w>(
+    world: &'w World,
+    caller: &Caller,
+    line: &[(KindName, Arc<str>, Uid)],
+) -> Vec<(usize, &'w Agent)> {
+    let account = &caller.account;
+    let mut candidates = Vec::new();
+    for (place, (kind, name, uid)) in line.iter().enumerate() {
+        let object = account.sibling(name.clone());
+        let bound = world
+            .agents_bound_to(kind, &object)
+            .filter(|a| a.service_account.as_ref() == Some(&account.name))
+            .filter(|a| a.bound_uid().is_none_or(|exact| exact == *uid));
+        candidates.extend(bound.map(|a| (place, a)));
+    }
+    candidates.extend(world.unbound_agents_of(account).into_iter().map(|a| (usize::MAX, a)));
+    candidates.retain(|(_, a)| !a.meta.deleting);
+    candidates
 }
 
 /// Why an agent may buy nothing now; `None` if it may. What can't be told is `Unknown`.

@@ -129,7 +129,8 @@ impl World {
         let key = &agent.meta.key;
         let claim = key.sibling(agent.secret_name.clone());
         let bound = agent.bound.as_ref().map(|b| (b.kind.clone(), key.sibling(b.name.clone())));
-        let account = agent.service_account.as_ref().map(|a| key.sibling(a.clone()));
+        let unbound = agent.service_account.as_ref().filter(|_| agent.bound.is_none());
+        let account = unbound.map(|a| key.sibling(a.clone()));
         if let Some(blueprint) = &agent.blueprint {
             toggle(&mut self.agents_of_blueprint, blueprint.clone(), key.clone(), there);
         }
@@ -145,7 +146,7 @@ impl World {
                 insert(self.bound_to.entry(bound).or_default(), &key.name);
             }
             if let Some(account) = account {
-                insert(self.agents_of_account.entry(account).or_default(), &key.name);
+                insert(self.unbound_of_account.entry(account).or_default(), &key.name);
             }
             return;
         }
@@ -161,7 +162,7 @@ impl World {
             forget(&mut self.bound_to, &bound, &key.name);
         }
         if let Some(account) = account {
-            forget(&mut self.agents_of_account, &account, &key.name);
+            forget(&mut self.unbound_of_account, &account, &key.name);
         }
     }
 }

@@ -55,7 +55,7 @@ impl super::World {
             ("agent_of_uid", text(self.agent_of_uid.iter().map(|(k, v)| (k, vec![v.clone()])))),
             ("claims", text(self.claims.iter().map(|(k, v)| (k, v.clone())))),
             ("bound_to", text(self.bound_to.iter().map(|(k, v)| (k, v.clone())))),
-            ("agents_of_account", text(self.agents_of_account.iter().map(|(k, v)| (k, v.clone())))),
+            ("unbound_of_account", text(self.unbound_of_account.iter().map(|(k, v)| (k, v.clone())))),
             ("secrets_of", text(self.secrets_of.iter().map(|(k, v)| (k, v.clone())))),
             ("grants_naming", text(self.grants_naming.iter().map(|(k, v)| (k, set(v))))),
             ("grants_selecting", text(self.grants_selecting.iter().map(|(k, v)| (k, set(v))))),

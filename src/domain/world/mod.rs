@@ -111,7 +111,7 @@ pub struct World {
     agent_of_uid: HashMap<Uid, Key>,
     claims: HashMap<Key, Vec<Arc<str>>>,
     bound_to: HashMap<(KindName, Key), Vec<Arc<str>>>,
-    agents_of_account: HashMap<Key, Vec<Arc<str>>>,
+    unbound_of_account: HashMap<Key, Vec<Arc<str>>>,
     secrets_of: HashMap<Uid, Vec<Key>>,
     grants_naming: HashMap<Key, BTreeSet<Arc<str>>>,
     grants_selecting: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
@@ -166,7 +166,7 @@ impl World {
             agent_of_uid: HashMap::new(),
             claims: HashMap::new(),
             bound_to: HashMap::new(),
-            agents_of_account: HashMap::new(),
+            unbound_of_account: HashMap::new(),
             secrets_of: HashMap::new(),
             grants_naming: HashMap::new(),
             grants_selecting: HashMap::new(),
@@ -260,10 +260,10 @@ impl World {
         self.accounts.get(key)
     }
 
-    /// The agents whose pods run as a service account.
+    /// The agents whose pods run as a service account, and that are bound to nothing.
     #[must_use]
-    pub fn agents_of_account(&self, account: &Key) -> Vec<&Agent> {
-        let names = self.agents_of_account.get(account).into_iter().flatten();
+    pub fn unbound_agents_of(&self, account: &Key) -> Vec<&Agent> {
+        let names = self.unbound_of_account.get(account).into_iter().flatten();
         names.filter_map(|n| self.agents.get(&account.sibling(n.clone()))).collect()
     }
 

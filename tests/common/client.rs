@@ -1,4 +1,7 @@
-//! A client of the token service that keeps its connections, unlike the harness's.
+//! A client of the token service that keeps its connections, unlike [`crate::service::Service::post`].
+//!
+//! Use with `#[path = "../common/client.rs"] mod client;` beside `mod service;`.
+#![allow(dead_code, reason = "each crate uses its part")]
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -11,6 +14,8 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 
 use crate::service::Service;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Posts forms to one service.
 #[derive(Clone)]
@@ -40,15 +45,26 @@ impl Poster {
         Self { client, issuer: service.issuer.clone() }
     }
 
-    /// POSTs a form that is already encoded: the status and the body.
-    pub async fn post(&self, path: &str, form: Bytes) -> (u16, Bytes) {
+    /// POSTs a form that is already encoded: the whole answer.
+    ///
+    /// # Errors
+    /// Where the connection breaks: the service may end one that was kept just as it is used again.
+    pub async fn answer(&self, path: &str, form: Bytes) -> Result<http::Response<Bytes>, BoxError> {
         let request = http::Request::post(format!("{}{path}", self.issuer))
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Full::new(form))
             .unwrap();
-        let answer = self.client.request(request).await.unwrap();
-        let status = answer.status().as_u16();
-        (status, answer.into_body().collect().await.unwrap().to_bytes())
+        let (head, body) = self.client.request(request).await?.into_parts();
+        Ok(http::Response::from_parts(head, body.collect().await?.to_bytes()))
+    }
+
+    /// As [`Self::answer`]: the status and the body.
+    ///
+    /// # Panics
+    /// Where the connection breaks.
+    pub async fn post(&self, path: &str, form: Bytes) -> (u16, Bytes) {
+        let answer = self.answer(path, form).await.unwrap();
+        (answer.status().as_u16(), answer.into_body())
     }
 
     /// As [`Self::post`], the body as JSON.
