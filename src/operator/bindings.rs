@@ -3,6 +3,7 @@
 //! Invariants: rights are taken before others are given; what bears a name of ours and is not ours is reported and left
 //! alone; a role that we may not bind harms its own grant alone.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,8 +13,10 @@ use super::context::Context;
 use crate::api::{API_VERSION, Reason};
 use crate::cluster::client::{CallError, Class};
 use crate::cluster::wire::{Wire, WireBinding};
+use crate::cluster::write::At;
 use crate::domain::bindings::{BindingStep, Wanted, plan};
-use crate::domain::{Key, Source, Uid, Unit};
+use crate::domain::status::agent_id;
+use crate::domain::{Key, Source, Uid, Unit, World};
 
 /// For so long changes are gathered, so that many agents are one write.
 pub(super) const GATHER: Duration = Duration::from_millis(500);
@@ -31,7 +34,10 @@ pub(super) async fn one(cx: &Context, unit: &Unit) -> Result<Option<Timestamp>, 
                 cx.world.write().remove(&Source::Bindings, &key, uid, 0);
                 tracing::info!(binding = %key, "RoleBinding deleted");
             }
-            BindingStep::Update(uid, wanted) => update(cx, uid, &wanted).await?,
+            BindingStep::Update(uid, wanted) => {
+                let at = stands_on(&cx.world.read(), unit, uid, &wanted);
+                update(cx, at, &wanted).await?;
+            }
             BindingStep::Create(wanted) => {
                 if !create(cx, &wanted).await? {
                     wake = Some(Timestamp::now() + FOREIGN);
@@ -42,14 +48,25 @@ pub(super) async fn one(cx: &Context, unit: &Unit) -> Result<Option<Timestamp>, 
     Ok(wake)
 }
 
-async fn update(cx: &Context, uid: Uid, wanted: &Wanted) -> Result<(), Failure> {
-    match cx.writer.update_binding(uid, wanted).await {
+/// What an update stands on. What only takes is not held off by others' edits; what gives must not come late.
+fn stands_on(world: &World, unit: &Unit, uid: Uid, wanted: &Wanted) -> At {
+    let Some(seen) = world.bindings_of(unit).into_iter().find(|b| b.meta.uid == uid) else {
+        return At::any(uid);
+    };
+    let domain = &world.config().trust_domain;
+    let had: HashSet<_> = seen.subjects.iter().map(|agent| agent_id(domain, *agent)).collect();
+    if wanted.subjects.iter().all(|s| had.contains(s)) { At::any(uid) } else { At::seen(&seen.meta) }
+}
+
+async fn update(cx: &Context, at: At, wanted: &Wanted) -> Result<(), Failure> {
+    match cx.writer.update_binding(at, wanted).await {
         Ok(answer) => answered(cx, answer),
         // Gone, or another one: the watch will say; what is known must not be written again meanwhile.
         Err(e) if matches!(e.class(), Class::NotFound | Class::Invalid) => {
-            cx.world.write().remove(&Source::Bindings, &wanted.key, uid, 0);
+            cx.world.write().remove(&Source::Bindings, &wanted.key, at.uid, 0);
             Ok(())
         }
+        Err(e) if e.class() == Class::Conflict => Err(call("write the RoleBinding")(e)),
         Err(e) => Err(refused(cx, wanted, e)),
     }
 }
@@ -68,9 +85,9 @@ async fn create(cx: &Context, wanted: &Wanted) -> Result<bool, Failure> {
     }
     let found = cx.writer.binding_in_the_way(&wanted.key).await.map_err(call("look for the RoleBinding"))?;
     let Some(found) = found else { return Ok(false) };
-    if let Some(uid) = found.is_ours(&wanted.role, wanted.owner.uid) {
+    if let Some(meta) = found.is_ours(&wanted.role, wanted.owner.uid) {
         // It has lost its labels, or our watch is a little behind.
-        return update(cx, uid, wanted).await.map(|()| true);
+        return update(cx, At::seen(&meta), wanted).await.map(|()| true);
     }
     let note = format!(
         "RoleBinding {} is not agentid's and is left alone, so the agents of this grant do not hold ClusterRole {}; \
