@@ -14,9 +14,11 @@ mod client;
 mod create;
 mod fleet;
 mod report;
+mod rest;
 mod revoke;
 mod serve;
 mod statuslist;
+mod takeover;
 mod watch;
 mod writes;
 
@@ -60,6 +62,8 @@ async fn run(report: &mut Report) {
     writes::renewals(&bed, report).await;
     fleet::foreign(&bed, report).await;
     fleet::ten_thousand(&bed, report).await;
+    rest::rest(&bed, report).await;
+    takeover::takeover(&bed, report).await;
     serve::tokens(&bed, report).await;
     revoke::revoke(&bed, report).await;
     say("done; deleting what was made");

@@ -48,7 +48,7 @@ impl fmt::Display for Goal {
 }
 
 /// Every figure: its name, unit and goal.
-const FIGURES: [(&str, &str, Goal); 14] = [
+const FIGURES: [(&str, &str, Goal); 19] = [
     ("create_rate", "ratio", Goal::AtLeast(0.9)),
     ("create_latency_p50", "s", Goal::Told),
     ("create_latency_p99", "s", Goal::Told),
@@ -56,6 +56,11 @@ const FIGURES: [(&str, &str, Goal); 14] = [
     ("memory_foreign_secrets", "ratio", Goal::AtMost(1.05)),
     ("memory_per_agent", "bytes", Goal::AtMost(6000.0)),
     ("restart_writes", "writes", Goal::Exactly(0.0)),
+    ("memory_at_rest_operator", "bytes", Goal::Told),
+    ("memory_at_rest_serve", "bytes", Goal::Told),
+    ("upgrade_writes", "writes", Goal::Exactly(0.0)),
+    ("takeover_kill_s", "s", Goal::AtMost(20.0)),
+    ("takeover_freeze_s", "s", Goal::AtMost(20.0)),
     ("withdraw_busy_p99", "s", Goal::Below(1.0)),
     ("token_rate", "ratio", Goal::AtLeast(0.5)),
     ("token_latency_p50", "s", Goal::Told),
