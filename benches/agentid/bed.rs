@@ -13,7 +13,7 @@ use kube::api::{DeleteParams, ListParams, PartialObjectMeta, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::common::{ControlPlane, Namespace, Operator, Setup, eventually};
+use crate::common::{ControlPlane, Namespace, Operator, Setup, eventually, http_get};
 use crate::report::say;
 
 /// Where AgentIdentities of all namespaces are.
@@ -56,6 +56,18 @@ impl Bed {
     /// Starts the operator, with further lines of configuration; returns when it leads and has looked at
     /// every agent once.
     pub async fn operator(&self, configuration: &str) -> Operator {
+        let operator = Operator::start(self.control_plane(), self.setup(configuration)).await;
+        eventually("every agent has been looked at once", Duration::from_secs(120), || async {
+            let log = std::fs::read_to_string(operator.log()).map_err(|e| e.to_string())?;
+            if log.contains("looked at once") { Ok(()) } else { Err("not told in the log".to_owned()) }
+        })
+        .await;
+        quiet(&operator).await;
+        operator
+    }
+
+    /// How [`Self::operator`] starts it.
+    pub fn setup(&self, configuration: &str) -> Setup {
         let mut setup = Setup {
             namespace: self.system.name.clone(),
             // As it is shipped: the log that users have.
@@ -63,13 +75,17 @@ impl Bed {
             ..Setup::default()
         };
         setup.configuration.push_str(configuration);
-        let operator = Operator::start(self.control_plane(), setup).await;
-        eventually("every agent has been looked at once", Duration::from_secs(120), || async {
-            let log = std::fs::read_to_string(operator.log()).map_err(|e| e.to_string())?;
-            if log.contains("looked at once") { Ok(()) } else { Err("not told in the log".to_owned()) }
+        setup
+    }
+
+    /// Starts one more operator; returns when it has seen what there is. It leads when no other does.
+    pub async fn standby(&self, setup: Setup) -> Operator {
+        let operator = Operator::spawn(self.control_plane(), &setup);
+        eventually("the operator has seen what there is", setup.patience, || async {
+            let (code, body) = http_get(&operator.admin, "/readyz").await.map_err(|e| e.to_string())?;
+            if code == 200 { Ok(()) } else { Err(body) }
         })
         .await;
-        quiet(&operator).await;
         operator
     }
 
@@ -201,6 +217,13 @@ pub async fn quiet(operator: &Operator) {
         if busy == 0.0 { Ok(()) } else { Err(format!("{busy} pieces of work are left")) }
     })
     .await;
+}
+
+/// The resident memory of a process, in bytes.
+pub fn resident(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0
 }
 
 /// The processor time that the operator has used, in seconds.

@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::bed::{AGENTS, Bed, quiet};
+use crate::bed::{AGENTS, Bed, quiet, resident};
 use crate::common::{Namespace, Operator, audit};
 use crate::create::names;
 use crate::report::{Report, percentile, say};
@@ -61,9 +61,7 @@ async fn started_memory(bed: &Bed) -> f64 {
 async fn calm_memory(operator: &Operator) -> f64 {
     quiet(operator).await;
     tokio::time::sleep(CALM).await;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", operator.pid())).unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0
+    resident(operator.pid())
 }
 
 /// `memory_per_agent`, `restart_writes`, `withdraw_busy_p99`.

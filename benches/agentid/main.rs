@@ -16,10 +16,12 @@ mod burst;
 mod create;
 mod fleet;
 mod report;
+mod rest;
 mod revoke;
 mod serve;
 mod statuslist;
 mod suspend;
+mod takeover;
 mod watch;
 mod writes;
 
@@ -64,6 +66,8 @@ async fn run(report: &mut Report) {
     writes::renewals(&bed, report).await;
     fleet::foreign(&bed, report).await;
     fleet::ten_thousand(&bed, report).await;
+    rest::rest(&bed, report).await;
+    takeover::takeover(&bed, report).await;
     serve::tokens(&bed, report).await;
     revoke::revoke(&bed, report).await;
     suspend::suspend(&bed, report).await;

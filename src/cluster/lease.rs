@@ -5,6 +5,7 @@
 //! anybody else may take over after `duration`; once lost, this elector never leads again (the process
 //! ends). Remote times are never compared with a local clock.
 
+mod fence;
 mod object;
 mod standing;
 mod step;

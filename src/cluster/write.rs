@@ -1,9 +1,11 @@
 //! Writes of the operator, one call each.
 //!
 //! Invariants: every patch tests the UID and every delete has it as a precondition, so a late write meets
-//! nobody else's object; nothing that is gone is ever brought back; the answer, as metadata where that is
-//! enough, goes back into the world.
+//! nobody else's object; what gives names the resourceVersion that it stands on too, so a late one meets nothing
+//! newer than what it was decided for; nothing that is gone is ever brought back; the answer, as metadata where
+//! that is enough, goes back into the world.
 
+mod at;
 mod bindings;
 
 use std::collections::BTreeMap;
@@ -23,6 +25,8 @@ use crate::api::{
 };
 use crate::domain::maker::Made;
 use crate::domain::{Key, Uid};
+
+pub use at::At;
 
 /// The field manager of what commands write for people.
 const PEOPLE: &str = "agentid-cli";
@@ -132,19 +136,20 @@ impl Writer {
     /// # Errors
     /// The call's.
     pub async fn delete_at(&self, path: &str, uid: Uid) -> Outcome<()> {
-        self.delete(path, uid).await
+        self.delete(path, At::any(uid)).await
     }
 
-    async fn delete(&self, path: &str, uid: Uid) -> Outcome<()> {
+    async fn delete(&self, path: &str, at: At) -> Outcome<()> {
         let options = json!({
             "apiVersion": "v1", "kind": "DeleteOptions",
-            "preconditions": {"uid": uid.to_string()}, "propagationPolicy": "Background",
+            "preconditions": at.preconditions(), "propagationPolicy": "Background",
         });
         let deleted = self.call::<IgnoredAny>("DELETE", path, METADATA, JSON, Some(&options)).await;
         match deleted {
             Ok(_) => Ok(()),
-            // It is gone, or another object has its name: either way this one is not there.
-            Err(e) if matches!(e.class(), Class::NotFound | Class::Conflict) => Ok(()),
+            Err(e) if e.class() == Class::NotFound => Ok(()),
+            // Another object has its name: this one is not there.
+            Err(e) if e.class() == Class::Conflict && at.version.is_none() => Ok(()),
             Err(e) => Err(e),
         }
     }
@@ -169,15 +174,15 @@ impl Writer {
     /// Writes an agent's Secret anew; `heal` also sets labels, annotations and owner as a whole.
     ///
     /// # Errors
-    /// The call's; `Invalid` or `NotFound` where the Secret of this UID is gone.
+    /// The call's; `Invalid` or `NotFound` where the Secret of this UID is gone, `Conflict` where it has changed.
     pub async fn update_secret(
         &self,
         key: &Key,
-        uid: Uid,
+        at: At,
         write: SecretWrite<'_>,
         heal: bool,
     ) -> Outcome<WireSecret> {
-        let mut ops = vec![test_uid(uid)];
+        let mut ops = at.ops();
         if heal {
             ops.push(add("/metadata/labels", write.labels()));
             ops.push(add("/metadata/annotations", write.annotations()));
@@ -200,7 +205,7 @@ impl Writer {
         write: SecretWrite<'_>,
         undue: &[Box<str>],
     ) -> Outcome<WireSecret> {
-        let mut ops = vec![test_uid(uid)];
+        let mut ops = At::any(uid).ops();
         annotate(&mut ops, write.annotations);
         ops.extend(undue.iter().map(|f| json!({"op": "remove", "path": format!("/data/{}", escape(f))})));
         ops.extend(
@@ -214,7 +219,7 @@ impl Writer {
     /// # Errors
     /// The call's.
     pub async fn delete_secret(&self, key: &Key, uid: Uid) -> Outcome<()> {
-        self.delete(&secret_path(key), uid).await
+        self.delete(&secret_path(key), At::any(uid)).await
     }
 
     /// What bears the name of a Secret: its type, for people; `None` if nothing does. Data is not read.
@@ -230,32 +235,28 @@ impl Writer {
     ///
     /// # Errors
     /// As [`Self::update_secret`].
-    pub async fn agent_status(&self, key: &Key, uid: Uid, status: &impl Serialize) -> Outcome<WireAgent> {
-        let path = format!("{}/status", agent_path(key));
-        self.call("PATCH", &path, JSON, JSON_PATCH, Some(&[test_uid(uid), add("/status", json!(status))]))
-            .await
+    pub async fn agent_status(&self, key: &Key, at: At, status: &impl Serialize) -> Outcome<WireAgent> {
+        self.status(&agent_path(key), at, status).await
+    }
+
+    async fn status<T: DeserializeOwned>(&self, path: &str, at: At, status: &impl Serialize) -> Outcome<T> {
+        let mut ops = at.ops();
+        ops.push(add("/status", json!(status)));
+        self.call("PATCH", &format!("{path}/status"), JSON, JSON_PATCH, Some(&ops)).await
     }
 
     /// Adds an ownerReference to an agent, beside those that it has.
     ///
     /// # Errors
-    /// As [`Self::update_secret`]; `Invalid` also where the agent has changed meanwhile.
-    pub async fn own_agent(
-        &self,
-        key: &Key,
-        uid: Uid,
-        version: u64,
-        has_owners: bool,
-        owner: &Value,
-    ) -> Outcome<WireAgent> {
-        let version =
-            json!({"op": "test", "path": "/metadata/resourceVersion", "value": version.to_string()});
-        let add = if has_owners {
+    /// As [`Self::update_secret`].
+    pub async fn own_agent(&self, key: &Key, at: At, has_owners: bool, owner: &Value) -> Outcome<WireAgent> {
+        let mut ops = at.ops();
+        ops.push(if has_owners {
             add("/metadata/ownerReferences/-", owner.clone())
         } else {
             add("/metadata/ownerReferences", json!([owner]))
-        };
-        self.call("PATCH", &agent_path(key), JSON, JSON_PATCH, Some(&[test_uid(uid), version, add])).await
+        });
+        self.call("PATCH", &agent_path(key), JSON, JSON_PATCH, Some(&ops)).await
     }
 
     /// Makes an agent from a blueprint.
@@ -305,7 +306,8 @@ impl Writer {
     }
 
     async fn suspend(&self, path: &str, uid: Uid, suspend: bool) -> Outcome<()> {
-        let ops = [test_uid(uid), add("/spec/suspend", json!(suspend))];
+        let mut ops = At::any(uid).ops();
+        ops.push(add("/spec/suspend", json!(suspend)));
         let done = self.call::<IgnoredAny>("PATCH", path, METADATA, JSON_PATCH, Some(&ops)).await;
         let Err(error) = done else { return Ok(()) };
         if error.class() != Class::Invalid {
@@ -333,23 +335,21 @@ impl Writer {
         done.map(drop)
     }
 
-    /// Deletes an agent of this UID; one that is gone already is no error.
+    /// Deletes an agent as it was seen; one that is gone already is no error.
     ///
     /// # Errors
-    /// The call's.
-    pub async fn delete_agent(&self, key: &Key, uid: Uid) -> Outcome<()> {
-        self.delete(&agent_path(key), uid).await
+    /// The call's; `Conflict` where it has changed.
+    pub async fn delete_agent(&self, key: &Key, at: At) -> Outcome<()> {
+        self.delete(&agent_path(key), at).await
     }
 
     /// Writes a grant's status.
     ///
     /// # Errors
     /// As [`Self::update_secret`].
-    pub async fn grant_status(&self, key: &Key, uid: Uid, status: &impl Serialize) -> Outcome<WireGrant> {
-        let path =
-            format!("/apis/{API_VERSION}/namespaces/{}/agentgrants/{}/status", key.namespace, key.name);
-        self.call("PATCH", &path, JSON, JSON_PATCH, Some(&[test_uid(uid), add("/status", json!(status))]))
-            .await
+    pub async fn grant_status(&self, key: &Key, at: At, status: &impl Serialize) -> Outcome<WireGrant> {
+        let path = format!("/apis/{API_VERSION}/namespaces/{}/agentgrants/{}", key.namespace, key.name);
+        self.status(&path, at, status).await
     }
 
     /// Writes a blueprint's status.
@@ -359,12 +359,10 @@ impl Writer {
     pub async fn blueprint_status(
         &self,
         name: &str,
-        uid: Uid,
+        at: At,
         status: &impl Serialize,
     ) -> Outcome<WireBlueprint> {
-        let path = format!("/apis/{API_VERSION}/agentblueprints/{name}/status");
-        self.call("PATCH", &path, JSON, JSON_PATCH, Some(&[test_uid(uid), add("/status", json!(status))]))
-            .await
+        self.status(&format!("/apis/{API_VERSION}/agentblueprints/{name}"), at, status).await
     }
 
     /// Writes a resource's status.
@@ -374,22 +372,18 @@ impl Writer {
     pub async fn resource_status(
         &self,
         name: &str,
-        uid: Uid,
+        at: At,
         status: &impl Serialize,
     ) -> Outcome<WireResource> {
-        let path = format!("/apis/{API_VERSION}/agentresources/{name}/status");
-        self.call("PATCH", &path, JSON, JSON_PATCH, Some(&[test_uid(uid), add("/status", json!(status))]))
-            .await
+        self.status(&format!("/apis/{API_VERSION}/agentresources/{name}"), at, status).await
     }
 
     /// Writes a policy's status.
     ///
     /// # Errors
     /// As [`Self::update_secret`].
-    pub async fn policy_status(&self, name: &str, uid: Uid, status: &impl Serialize) -> Outcome<WirePolicy> {
-        let path = format!("/apis/{API_VERSION}/agentpolicies/{name}/status");
-        self.call("PATCH", &path, JSON, JSON_PATCH, Some(&[test_uid(uid), add("/status", json!(status))]))
-            .await
+    pub async fn policy_status(&self, name: &str, at: At, status: &impl Serialize) -> Outcome<WirePolicy> {
+        self.status(&format!("/apis/{API_VERSION}/agentpolicies/{name}"), at, status).await
     }
 
     /// One object of any kind, read as far as `T` goes; `None` if there is none.
@@ -427,10 +421,11 @@ impl Writer {
     pub async fn update_trust<T: DeserializeOwned>(
         &self,
         namespace: &str,
-        uid: Uid,
+        at: At,
         data: &BTreeMap<String, String>,
     ) -> Outcome<T> {
-        let ops = [test_uid(uid), add("/data", json!(data)), add("/binaryData", json!({}))];
+        let mut ops = at.ops();
+        ops.extend([add("/data", json!(data)), add("/binaryData", json!({}))]);
         self.call("PATCH", &trust_path(namespace), JSON, JSON_PATCH, Some(&ops)).await
     }
 
@@ -439,7 +434,7 @@ impl Writer {
     /// # Errors
     /// The call's.
     pub async fn delete_trust(&self, namespace: &str, uid: Uid) -> Outcome<()> {
-        self.delete(&trust_path(namespace), uid).await
+        self.delete(&trust_path(namespace), At::any(uid)).await
     }
 }
 
@@ -464,10 +459,6 @@ fn agent_path(key: &Key) -> String {
 
 fn trust_path(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/configmaps/{TRUST_NAME}")
-}
-
-fn test_uid(uid: Uid) -> Value {
-    json!({"op": "test", "path": "/metadata/uid", "value": uid.to_string()})
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "every caller makes it on the spot")]

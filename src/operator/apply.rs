@@ -12,7 +12,7 @@ use super::foreign;
 use crate::api::Reason;
 use crate::cluster::client::{CallError, Class};
 use crate::cluster::wire::{Wire, WireObject, WireSecret, WireWorkload};
-use crate::cluster::write::SecretWrite;
+use crate::cluster::write::{At, SecretWrite};
 use crate::domain::plan::{AgentStep, Cause, Credential, Issue, Plan, SecretStep, plan};
 use crate::domain::status::{Transition, agent_status};
 use crate::domain::statuslist::{Full, Indexes, StatusRef};
@@ -56,6 +56,11 @@ impl Failure {
             Self::Full(_) => Reason::IndexPending,
             _ => Reason::Internal,
         }
+    }
+
+    /// Whether an object had changed when it was written: the watch shows how, and the work is done again.
+    pub(super) fn is_stale(&self) -> bool {
+        matches!(self, Self::Call { source, .. } if source.class() == Class::Conflict)
     }
 }
 
@@ -139,7 +144,9 @@ async fn round(
             if let SecretStep::Delete(uid) = plan.secret {
                 delete_secret(cx, decision, uid).await?;
             }
-            cx.writer.delete_agent(&decision.agent, decision.uid).await.map_err(call("delete the agent"))?;
+            let seen = cx.world.read().agent(&decision.agent).map(|a| At::seen(&a.meta));
+            let Some(seen) = seen.filter(|at| at.uid == decision.uid) else { return Ok(Round::Rest(None)) };
+            cx.writer.delete_agent(&decision.agent, seen).await.map_err(call("delete the agent"))?;
             cx.world.write().remove(&Source::Agents, &decision.agent, decision.uid, 0);
             tracing::info!(agent = %decision.agent, reason = %refusal.reason, why = %refusal.message, "agent deleted");
             cx.metrics.deleted(refusal.reason);
@@ -187,9 +194,14 @@ async fn status(
     credential: &Credential,
     now: Timestamp,
 ) -> Result<(), Failure> {
-    let change = agent_status(&cx.world.read(), decision, indexes, credential, now);
-    let Some(change) = change else { return Ok(()) };
-    match cx.writer.agent_status(&decision.agent, decision.uid, &change.status).await {
+    let change = {
+        let world = cx.world.read();
+        let change = agent_status(&world, decision, indexes, credential, now);
+        // Of the same moment: the change is what differs from this very status.
+        change.zip(world.agent(&decision.agent).map(|a| At::seen(&a.meta)))
+    };
+    let Some((change, seen)) = change else { return Ok(()) };
+    match cx.writer.agent_status(&decision.agent, seen, &change.status).await {
         Ok(object) => {
             let object = object.object(&Source::Agents)?;
             let recorded = change.status.grants.iter().filter_map(|g| {
@@ -237,13 +249,13 @@ async fn own(cx: &Context, decision: &Decision, owner: Uid) -> Result<Round, Fai
     let parts = {
         let world = cx.world.read();
         let Some(agent) = world.agent(&decision.agent) else { return Ok(Round::Rest(None)) };
-        agent.bound.clone().map(|b| (agent.meta.version, !agent.owners.is_empty(), b))
+        agent.bound.clone().map(|b| (At::seen(&agent.meta), !agent.owners.is_empty(), b))
     };
-    let Some((version, has_owners, bound)) = parts else { return Ok(Round::Rest(None)) };
+    let Some((seen, has_owners, bound)) = parts else { return Ok(Round::Rest(None)) };
     let (api_version, kind) = bound.kind.rsplit_once('/').unwrap_or(("v1", &bound.kind));
     let reference =
         json!({"apiVersion": api_version, "kind": kind, "name": &*bound.name, "uid": owner.to_string()});
-    let written = cx.writer.own_agent(&decision.agent, decision.uid, version, has_owners, &reference).await;
+    let written = cx.writer.own_agent(&decision.agent, seen, has_owners, &reference).await;
     match written {
         Ok(object) => {
             cx.world.answer(object.object(&Source::Agents)?);
@@ -350,9 +362,18 @@ async fn create(cx: &Context, issue: &Issue, now: Timestamp, cause: &Cause) -> R
 
 async fn update(cx: &Context, uid: Uid, issue: &Issue, now: Timestamp, cause: &Cause) -> Result<(), Failure> {
     let key = issue.agent.sibling(issue.secret.clone());
+    // What takes is not held off by others' edits; what gives must not come late.
+    let at = match issue.refusal {
+        Some(_) => At::any(uid),
+        None => {
+            let world = cx.world.read();
+            let seen = world.secret(&key).filter(|s| s.meta.uid == uid);
+            seen.map_or_else(|| At::any(uid), |s| At::seen(&s.meta))
+        }
+    };
     let contents = cx.issuer.mint(issue, &*cx.keys(), now)?;
     let heal = matches!(cause, Cause::Healed(_));
-    let answer = cx.writer.update_secret(&key, uid, write(issue, &contents), heal).await;
+    let answer = cx.writer.update_secret(&key, at, write(issue, &contents), heal).await;
     settle(cx, &key, uid, answer, issue, cause).await
 }
 
@@ -375,11 +396,12 @@ async fn settle(
 ) -> Result<(), Failure> {
     match answer {
         Ok(answer) => written(cx, answer, issue, cause),
-        Err(e) if matches!(e.class(), Class::NotFound | Class::Invalid) => {
-            // Gone, another one, or no longer of the shape that we wrote: see which, and plan again.
+        Err(e) if matches!(e.class(), Class::NotFound | Class::Invalid | Class::Conflict) => {
+            // Gone, another one, changed, or no longer of the shape that we wrote: see which, and plan again.
+            let changed = e.class() == Class::Conflict;
             let found = cx.writer.secret_in_the_way(key).await.map_err(call("look for the Secret"))?;
             match found.map(WireSecret::credentials).transpose()? {
-                Some(found) if found.meta.uid == uid && found.drift.is_none() => {
+                Some(found) if found.meta.uid == uid && found.drift.is_none() && !changed => {
                     return Err(call("write the Secret")(e));
                 }
                 Some(found) if found.meta.uid == uid => cx.world.answer(Object::Secret(Box::new(found))),

@@ -4,7 +4,7 @@
 //! ours and is not ours is reported and left alone; a role that we may not bind harms nobody but its own holders, and
 //! their statuses say so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +15,10 @@ use super::context::Context;
 use crate::api::{API_VERSION, Reason};
 use crate::cluster::client::{CallError, Class};
 use crate::cluster::wire::{Wire, WireBinding};
+use crate::cluster::write::At;
 use crate::domain::bindings::{BindingStep, Wanted, plan};
-use crate::domain::{Key, Refusal, Source, Uid, Unit};
+use crate::domain::status::agent_id;
+use crate::domain::{Key, Refusal, Source, Uid, Unit, World};
 
 /// For so long changes are gathered, so that many agents are one write.
 pub(super) const GATHER: Duration = Duration::from_millis(500);
@@ -49,7 +51,10 @@ pub(super) async fn one(cx: &Context, unit: &Unit) -> Result<Option<Timestamp>, 
     for step in steps.by_ref() {
         let (role, done) = match step {
             BindingStep::Delete(key, uid) => (None, delete(cx, &key, uid).await),
-            BindingStep::Update(uid, wanted) => (Some(wanted.role.clone()), update(cx, uid, &wanted).await),
+            BindingStep::Update(uid, wanted) => {
+                let at = stands_on(&cx.world.read(), unit, uid, &wanted);
+                (Some(wanted.role.clone()), update(cx, at, &wanted).await)
+            }
             // What one of a role's was refused, the next will be.
             BindingStep::Create(wanted) if unbound.get(&wanted.role).is_some_and(Option::is_some) => continue,
             BindingStep::Create(wanted) => (Some(wanted.role.clone()), create(cx, &wanted).await),
@@ -86,19 +91,29 @@ async fn delete(cx: &Context, key: &Key, uid: Uid) -> Written {
     Ok(())
 }
 
-async fn update(cx: &Context, uid: Uid, wanted: &Wanted) -> Written {
-    match cx.writer.update_binding(uid, wanted).await {
+/// What an update stands on. What only takes is not held off by others' edits; what gives must not come late.
+fn stands_on(world: &World, unit: &Unit, uid: Uid, wanted: &Wanted) -> At {
+    let Some(seen) = world.bindings_of(unit).into_iter().find(|b| b.meta.uid == uid) else {
+        return At::any(uid);
+    };
+    let domain = &world.config().trust_domain;
+    let had: HashSet<_> = seen.subjects.iter().map(|agent| agent_id(domain, *agent)).collect();
+    if wanted.subjects.iter().all(|s| had.contains(s)) { At::any(uid) } else { At::seen(&seen.meta) }
+}
+
+async fn update(cx: &Context, at: At, wanted: &Wanted) -> Written {
+    match cx.writer.update_binding(at, wanted).await {
         Ok(answer) => answered(cx, answer),
         // Gone, or another one: the watch will say; what is known must not be written again meanwhile.
         Err(e) if matches!(e.class(), Class::NotFound | Class::Invalid) => {
-            cx.world.write().remove(&Source::Bindings, &wanted.key, uid, 0);
+            cx.world.write().remove(&Source::Bindings, &wanted.key, at.uid, 0);
             Ok(())
         }
         Err(e) => {
             if e.class() == Class::Forbidden && takes(cx, wanted) {
                 // The API server lets nobody shorten the list of those who hold a role that it may not give. Nobody
                 // keeps a right because it can't be taken from him alone.
-                delete(cx, &wanted.key, uid).await?;
+                delete(cx, &wanted.key, at.uid).await?;
             }
             Err(refused(cx, wanted, e))
         }
@@ -128,9 +143,9 @@ async fn create(cx: &Context, wanted: &Wanted) -> Written {
     let found = cx.writer.binding_in_the_way(&wanted.key).await;
     let found = found.map_err(|e| failed(None, call("look for the RoleBinding")(e)))?;
     let Some(found) = found else { return Err(Box::new(Unwritten { refusal: None, failure: None })) };
-    if let Some(uid) = found.is_ours(&wanted.role, wanted.owner.uid) {
+    if let Some(meta) = found.is_ours(&wanted.role, wanted.owner.uid) {
         // It has lost its labels, or our watch is a little behind.
-        return update(cx, uid, wanted).await;
+        return update(cx, At::seen(&meta), wanted).await;
     }
     let note = format!(
         "RoleBinding {} is not agentid's and is left alone, so the agents of this grant do not hold ClusterRole {}; \

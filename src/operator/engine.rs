@@ -156,9 +156,14 @@ impl Engine {
             Err(failure) => {
                 let attempt = self.failures.entry(work.clone()).or_default();
                 *attempt = attempt.saturating_add(1);
-                let pause = schedule::backoff(self.uid(&work), self.failures[&work]);
-                self.cx.metrics.failed(failure.reason());
-                tracing::warn!(?work, error = %failure, pause_ms = pause.as_millis(), "work failed and will be tried again");
+                let attempt = *attempt;
+                let pause = schedule::backoff(self.uid(&work), attempt);
+                if attempt == 1 && failure.is_stale() {
+                    tracing::debug!(?work, error = %failure, "an object was changed meanwhile");
+                } else {
+                    self.cx.metrics.failed(failure.reason());
+                    tracing::warn!(?work, error = %failure, pause_ms = pause.as_millis(), "work failed and will be tried again");
+                }
                 Some(Timestamp::now() + pause)
             }
         };

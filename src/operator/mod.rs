@@ -1,7 +1,7 @@
 //! The operator: one leader, one loop; decide, plan, apply.
 //!
-//! Invariants: nothing is written without the lease; who loses it ends; a stop lets what is under way come to
-//! its end and gives the lease back.
+//! Invariants: nothing but Events is sent without the lease (the leader's client ends with its claim); who loses it
+//! ends; a stop lets what is under way come to its end and gives the lease back.
 
 mod apply;
 mod bindings;
@@ -122,9 +122,10 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     if let Some(claim) = leads {
         tracing::info!("leading");
         metrics.leads(true);
+        let client = claim.fence(&clients.write);
         let context = Arc::new(Context {
             world: world.clone(),
-            writer: Writer::new(clients.write.clone()),
+            writer: Writer::new(client.clone()),
             issuer: Issuer {
                 issuer: config.issuer.as_str().into(),
                 trust_domain: config.trust_domain.as_str().into(),
@@ -133,7 +134,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
             metrics: metrics.clone(),
             // Checked when the configuration was read.
             pod_selector: config.pod_selector.parse::<LabelSelector>().unwrap_or_default(),
-            client: clients.write.clone(),
+            client: client.clone(),
             events,
             keys,
             indexes: Mutex::new(lists::open(&handle, config.status_lists.capacity).await?),
@@ -141,13 +142,13 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
             collections: Mutex::new(HashMap::new()),
         });
         let work = stop.child_token();
-        let keeper = ring::keep(&clients.write, &namespace, context.clone(), key_sender, work.clone());
+        let keeper = ring::keep(&client, &namespace, context.clone(), key_sender, work.clone());
         let marks = {
             let (context, work) = (context.clone(), work.clone());
             tokio::spawn(async move { work.run_until_cancelled(lists::keep(&context, &handle)).await })
         };
         let certificates =
-            certkeeper::keep(&clients.write, &namespace, context.clone(), certificate_sender, work.clone());
+            certkeeper::keep(&client, &namespace, context.clone(), certificate_sender, work.clone());
         let engine = tokio::spawn(Engine::new(context, claim).run(work.clone()));
         let lost = tokio::select! {
             () = stop.cancelled() => None,

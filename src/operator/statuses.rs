@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::context::Context;
 use crate::cluster::client::{CallError, Class};
 use crate::cluster::wire::Wire;
+use crate::cluster::write::At;
 use crate::domain::status::{blueprint_status, grant_status, policy_status, resource_status};
 use crate::domain::{Key, Source};
 
@@ -60,15 +61,15 @@ async fn grant(cx: &Context, key: &Key) -> Result<(), CallError> {
     let change = {
         let world = cx.world.read();
         let Some(grant) = world.grant(key).filter(|g| !g.meta.deleting) else { return Ok(()) };
-        grant_status(&world, grant, Timestamp::now()).map(|c| (grant.meta.uid, c))
+        grant_status(&world, grant, Timestamp::now()).map(|c| (At::seen(&grant.meta), c))
     };
-    let Some((uid, change)) = change else { return Ok(()) };
-    match cx.writer.grant_status(key, uid, &change.status).await {
+    let Some((seen, change)) = change else { return Ok(()) };
+    match cx.writer.grant_status(key, seen, &change.status).await {
         Ok(object) => {
             if let Ok(object) = object.object(&Source::Grants) {
                 cx.world.answer(object);
             }
-            change.transitions.iter().for_each(|t| cx.tell("AgentGrant", key, uid, t));
+            change.transitions.iter().for_each(|t| cx.tell("AgentGrant", key, seen.uid, t));
             Ok(())
         }
         Err(e) if e.class() == Class::NotFound => Ok(()),
@@ -80,16 +81,16 @@ async fn blueprint(cx: &Context, name: &Arc<str>) -> Result<(), CallError> {
     let change = {
         let world = cx.world.read();
         let Some(blueprint) = world.blueprint(name).filter(|b| !b.meta.deleting) else { return Ok(()) };
-        blueprint_status(&world, blueprint, Timestamp::now()).map(|c| (blueprint.meta.uid, c))
+        blueprint_status(&world, blueprint, Timestamp::now()).map(|c| (At::seen(&blueprint.meta), c))
     };
-    let Some((uid, change)) = change else { return Ok(()) };
-    match cx.writer.blueprint_status(name, uid, &change.status).await {
+    let Some((seen, change)) = change else { return Ok(()) };
+    match cx.writer.blueprint_status(name, seen, &change.status).await {
         Ok(object) => {
             if let Ok(object) = object.object(&Source::Blueprints) {
                 cx.world.answer(object);
             }
             let key = Key::new("", name.clone());
-            change.transitions.iter().for_each(|t| cx.tell("AgentBlueprint", &key, uid, t));
+            change.transitions.iter().for_each(|t| cx.tell("AgentBlueprint", &key, seen.uid, t));
             Ok(())
         }
         Err(e) if e.class() == Class::NotFound => Ok(()),
@@ -101,16 +102,16 @@ async fn resource(cx: &Context, name: &Arc<str>) -> Result<(), CallError> {
     let change = {
         let world = cx.world.read();
         let Some(resource) = world.resource(name).filter(|r| !r.meta.deleting) else { return Ok(()) };
-        resource_status(&world, resource, Timestamp::now()).map(|c| (resource.meta.uid, c))
+        resource_status(&world, resource, Timestamp::now()).map(|c| (At::seen(&resource.meta), c))
     };
-    let Some((uid, change)) = change else { return Ok(()) };
-    match cx.writer.resource_status(name, uid, &change.status).await {
+    let Some((seen, change)) = change else { return Ok(()) };
+    match cx.writer.resource_status(name, seen, &change.status).await {
         Ok(object) => {
             if let Ok(object) = object.object(&Source::Resources) {
                 cx.world.answer(object);
             }
             let key = Key::new("", name.clone());
-            change.transitions.iter().for_each(|t| cx.tell("AgentResource", &key, uid, t));
+            change.transitions.iter().for_each(|t| cx.tell("AgentResource", &key, seen.uid, t));
             Ok(())
         }
         Err(e) if e.class() == Class::NotFound => Ok(()),
@@ -122,16 +123,16 @@ async fn policy(cx: &Context, name: &Arc<str>) -> Result<(), CallError> {
     let change = {
         let world = cx.world.read();
         let Some(policy) = world.policy(name).filter(|p| !p.meta.deleting) else { return Ok(()) };
-        policy_status(&world, policy, Timestamp::now()).map(|c| (policy.meta.uid, c))
+        policy_status(&world, policy, Timestamp::now()).map(|c| (At::seen(&policy.meta), c))
     };
-    let Some((uid, change)) = change else { return Ok(()) };
-    match cx.writer.policy_status(name, uid, &change.status).await {
+    let Some((seen, change)) = change else { return Ok(()) };
+    match cx.writer.policy_status(name, seen, &change.status).await {
         Ok(object) => {
             if let Ok(object) = object.object(&Source::Policies) {
                 cx.world.answer(object);
             }
             let key = Key::new("", name.clone());
-            change.transitions.iter().for_each(|t| cx.tell("AgentPolicy", &key, uid, t));
+            change.transitions.iter().for_each(|t| cx.tell("AgentPolicy", &key, seen.uid, t));
             Ok(())
         }
         Err(e) if e.class() == Class::NotFound => Ok(()),

@@ -13,6 +13,7 @@ use super::context::Context;
 use crate::api::{Reason, TRUST_NAME};
 use crate::cluster::client::{CallError, Class};
 use crate::cluster::wire::{Wire, WireTrust, trust_digest};
+use crate::cluster::write::At;
 use crate::domain::{Digest, Key, Source, Trust};
 
 /// The data that every trust ConfigMap is to have now; `None` before a ring was read.
@@ -82,7 +83,7 @@ pub(super) async fn one(cx: &Context, namespace: &Arc<str>) -> Result<Option<Tim
         }
         (true, Some(trust)) if !trust.ours => report(cx, &trust),
         (true, Some(trust)) if trust.digest != digest => {
-            let answer = cx.writer.update_trust::<WireTrust>(namespace, trust.meta.uid, &data).await;
+            let answer = cx.writer.update_trust::<WireTrust>(namespace, At::seen(&trust.meta), &data).await;
             match answer {
                 // Immutable, or otherwise beyond mending in place.
                 Err(e) if e.class() == Class::Invalid => {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::ControlPlane;
@@ -25,6 +26,12 @@ pub struct Entry {
     pub object_ref: Option<Object>,
     /// With what result.
     pub response_status: Option<Response>,
+    /// When the server had it.
+    #[serde(rename = "requestReceivedTimestamp")]
+    pub received: Timestamp,
+    /// When the server had answered it.
+    #[serde(rename = "stageTimestamp")]
+    pub answered: Timestamp,
 }
 
 /// Who wrote.

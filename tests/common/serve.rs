@@ -129,6 +129,21 @@ impl Town {
     }
 }
 
+/// Who asks a service from a task of its own, and takes no answer for an answer too.
+pub struct Asker {
+    issuer: String,
+    options: FetchOptions,
+}
+
+impl Asker {
+    /// POSTs a form: the status and body.
+    pub async fn post(&self, path: &str, form: &[(&str, &str)]) -> Result<(u16, Value), String> {
+        let answer = post_form(&format!("{}{path}", self.issuer), form, &self.options).await;
+        let answer = answer.map_err(|e| e.to_string())?;
+        Ok((answer.status.as_u16(), serde_json::from_str(&answer.body).map_err(|e| e.to_string())?))
+    }
+}
+
 impl Service {
     fn options(&self) -> FetchOptions {
         FetchOptions {
@@ -137,6 +152,11 @@ impl Service {
             limit: 8 << 20,
             ..FetchOptions::default()
         }
+    }
+
+    /// Somebody who asks it.
+    pub fn asker(&self) -> Asker {
+        Asker { issuer: self.issuer.clone(), options: self.options() }
     }
 
     /// POSTs a form: the status, headers and body.

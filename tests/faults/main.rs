@@ -8,7 +8,6 @@ mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod keys;
-mod leader;
 mod restart;
 mod serve;
 #[path = "../common/serve.rs"]

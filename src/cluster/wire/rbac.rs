@@ -11,7 +11,7 @@ use super::{Wire, WireMeta};
 use crate::api::{GRANT_LABEL, MANAGED_BY};
 use crate::domain::bindings::subjects_digest;
 use crate::domain::guardrails::Violations;
-use crate::domain::{Binding, ClusterRole, Digest, Object, Source, Uid, Unfit};
+use crate::domain::{Binding, ClusterRole, Digest, Meta, Object, Source, Uid, Unfit};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -59,11 +59,11 @@ impl WireBinding {
         }
     }
 
-    /// Its UID, if it is one of ours that has lost its labels: what it gives and whom it goes with say so.
+    /// Its metadata, if it is one of ours that has lost its labels: what it gives and whom it goes with say so.
     #[must_use]
-    pub fn is_ours(&self, role: &str, owner: Uid) -> Option<Uid> {
+    pub fn is_ours(&self, role: &str, owner: Uid) -> Option<Meta> {
         let ours = self.role().as_deref() == Some(role) && self.owner() == Some(owner);
-        if ours { self.metadata.uid.parse().ok() } else { None }
+        if ours { self.metadata.meta().ok() } else { None }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{JSON, JSON_PATCH, Outcome, Writer, add, test_uid};
+use super::{At, JSON, JSON_PATCH, Outcome, Writer, add};
 use crate::api::{API_VERSION, GRANT_LABEL, MANAGED_BY};
 use crate::cluster::wire::WireBinding;
 use crate::domain::bindings::Wanted;
@@ -54,14 +54,15 @@ impl Writer {
     /// Writes subjects, labels and owner of a RoleBinding anew; what it gives is immutable.
     ///
     /// # Errors
-    /// The call's; `Invalid` or `NotFound` where the RoleBinding of this UID is gone.
-    pub async fn update_binding(&self, uid: Uid, wanted: &Wanted) -> Outcome<WireBinding> {
-        let ops = [
-            test_uid(uid),
+    /// The call's; `Invalid` or `NotFound` where the RoleBinding of this UID is gone, `Conflict` where it has
+    /// changed.
+    pub async fn update_binding(&self, at: At, wanted: &Wanted) -> Outcome<WireBinding> {
+        let mut ops = at.ops();
+        ops.extend([
             add("/metadata/labels", labels(wanted)),
             add("/metadata/ownerReferences", owners(wanted)),
             add("/subjects", subjects(wanted)),
-        ];
+        ]);
         self.call("PATCH", &path(&wanted.key), JSON, JSON_PATCH, Some(&ops)).await
     }
 
@@ -70,7 +71,7 @@ impl Writer {
     /// # Errors
     /// The call's.
     pub async fn delete_binding(&self, key: &Key, uid: Uid) -> Outcome<()> {
-        self.delete(&path(key), uid).await
+        self.delete(&path(key), At::any(uid)).await
     }
 
     /// The RoleBinding that bears a name; `None` if none does.
