@@ -26,11 +26,11 @@ use crate::service::{Service, Town, free_port};
 
 pub const SYSTEM: &str = "agentid-ha";
 /// Agents that stay, and renew every 40 s.
-const STEADY: usize = 80;
+const STEADY: usize = 40;
 const LIFETIME: &str = "limits: {tokenLifetime: 60s, minTokenLifetime: 10s}\n";
 /// One agent comes, and one that has lived for a while goes, so often.
-const CHURN: Duration = Duration::from_millis(200);
-const LIVES: usize = 25;
+const CHURN: Duration = Duration::from_millis(400);
+const LIVES: usize = 12;
 const ASK: Duration = Duration::from_millis(50);
 
 const OBJECTS: &str = "
@@ -74,10 +74,11 @@ impl Member {
 }
 
 pub struct Scene {
-    pub cp: ControlPlane,
     pub ns: Namespace,
     town: Town,
     services: Vec<Service>,
+    // Last, so that it goes last.
+    pub cp: ControlPlane,
 }
 
 impl Scene {
@@ -87,7 +88,7 @@ impl Scene {
         cp.kubectl(["create", "namespace", SYSTEM]);
         let town = Town::new(SYSTEM, LIFETIME);
         let ns = Namespace::for_pods(&cp, "ha").await;
-        let mut scene = Self { cp, ns, town, services: Vec::new() };
+        let mut scene = Self { ns, town, services: Vec::new(), cp };
         let first = scene.member("first").await;
         scene.led_by("first", 30).await;
         scene.services.push(scene.town.serve(&scene.cp).await);
