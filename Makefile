@@ -24,10 +24,11 @@ test: ## run all tests, those on a real control plane among them
 	@scripts/test.sh
 
 .PHONY: check
-check: ## formatting, lints, unit tests, generated files, dependencies: what needs no control plane
+check: ## formatting, lints, unit tests, alerts, generated files, dependencies: what needs no control plane
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo test --lib --locked
+	cargo test --test alerts --locked
 	cargo run --quiet --locked -- crds --check crds
 	cargo run --quiet --locked -- crds --check charts/agentid/files/crds
 	$(ADMISSION) --check admission

@@ -14,9 +14,10 @@
 //! | [`net`] | listeners with bounds, TLS, guarded fetches, the admin port | crypto |
 //! | [`domain`] | what exists, what is allowed, what must change: pure | api |
 //! | [`issue`] | the only place where a decision becomes a token | domain, crypto, api |
+//! | [`metrics`] | what both processes count alike, and the text for scrapers | domain, api |
 //! | [`cluster`] | the API server: watches, writes, lease, key store | api, domain, crypto |
-//! | [`operator`] | the loop | issue, cluster, domain, crypto, api, net |
-//! | [`serve`] | the token service over HTTP | issue, cluster, domain, crypto, api, net |
+//! | [`operator`] | the loop | issue, cluster, domain, crypto, api, net, metrics |
+//! | [`serve`] | the token service over HTTP | issue, cluster, domain, crypto, api, net, metrics |
 //! | [`cli`] | the commands | all |
 
 pub mod api;
@@ -25,6 +26,7 @@ pub mod cluster;
 pub mod crypto;
 pub mod domain;
 pub mod issue;
+pub mod metrics;
 pub mod net;
 pub mod operator;
 pub mod serve;

@@ -12,9 +12,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("net", &["crypto"]),
     ("domain", &["api"]),
     ("issue", &["domain", "crypto", "api"]),
+    ("metrics", &["domain", "api"]),
     ("cluster", &["api", "domain", "crypto"]),
-    ("operator", &["issue", "cluster", "domain", "api", "crypto", "net"]),
-    ("serve", &["issue", "cluster", "domain", "api", "crypto", "net"]),
+    ("operator", &["issue", "cluster", "domain", "api", "crypto", "net", "metrics"]),
+    ("serve", &["issue", "cluster", "domain", "api", "crypto", "net", "metrics"]),
     ("cli", &["api", "crypto", "net", "domain", "issue", "cluster", "operator", "serve"]),
 ];
 

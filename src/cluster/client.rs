@@ -5,6 +5,7 @@
 //! who alone knows whether a second try still makes sense; no error carries a response body, a credential
 //! or the output of a credential plugin.
 
+mod calls;
 mod error;
 
 use std::fmt;
@@ -17,10 +18,12 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::Client;
+use kube::client::ClientBuilder;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use crate::api::Configuration;
 
+pub use calls::Calls;
 pub use error::{CallError, Class};
 pub(super) use error::{clip, shape_error};
 
@@ -49,6 +52,8 @@ pub struct Clients {
     pub write: Client,
     /// For the lease alone.
     pub lease: Client,
+    /// What they have called.
+    pub calls: Calls,
     /// The namespace of the kubeconfig's context or of the pod.
     pub namespace_default: String,
     /// Scheme, host and port of the API server, for messages.
@@ -111,6 +116,7 @@ impl ClientError {
 /// When there is no usable configuration.
 pub async fn connect(options: &ClientOptions) -> Result<Clients, ClientError> {
     let config = configuration(options).await?;
+    let calls = Calls::default();
     let client = |connect: Duration, write: Duration| {
         let mut config = config.clone();
         config.connect_timeout = Some(connect);
@@ -120,12 +126,15 @@ pub async fn connect(options: &ClientOptions) -> Result<Clients, ClientError> {
         config
             .headers
             .push((USER_AGENT, HeaderValue::from_static(concat!("agentid/", env!("CARGO_PKG_VERSION")))));
-        Client::try_from(config).map_err(|e| ClientError::Unusable(CallError::from_kube(e)))
+        let builder =
+            ClientBuilder::try_from(config).map_err(|e| ClientError::Unusable(CallError::from_kube(e)))?;
+        Ok::<_, ClientError>(builder.with_layer(&calls).build())
     };
     Ok(Clients {
         watch: client(CONNECT_TIMEOUT, CALL_TIMEOUT)?,
         write: client(CONNECT_TIMEOUT, CALL_TIMEOUT)?,
         lease: client(CONNECT_TIMEOUT, CONNECT_TIMEOUT)?,
+        calls: calls.clone(),
         namespace_default: config.default_namespace.clone(),
         authority: authority(&config),
         server: format!(

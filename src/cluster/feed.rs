@@ -4,8 +4,8 @@
 //! can't be read is reported and skipped, and what is known of it stays; a kind that isn't served makes only
 //! its own agents wait.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -33,15 +33,17 @@ const MISSING_KIND: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct SharedWorld {
     world: RwLock<World>,
-    /// Something has become dirty.
-    pub changed: Notify,
+    changed: Notify,
+    /// When the first change was told that nobody has taken up yet.
+    since: Mutex<Option<Instant>>,
 }
 
 impl SharedWorld {
     /// An empty world of a view.
     #[must_use]
     pub fn new(config: Configuration, view: View) -> Arc<Self> {
-        Arc::new(Self { world: RwLock::new(World::of(config, view)), changed: Notify::new() })
+        let world = RwLock::new(World::of(config, view));
+        Arc::new(Self { world, changed: Notify::new(), since: Mutex::default() })
     }
 
     /// The world to ask. A panic of another holder does not spread: what it held is still a picture.
@@ -49,7 +51,7 @@ impl SharedWorld {
         self.world.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The world to change; tell [`Self::changed`] afterwards.
+    /// The world to change; [`Self::tell`] afterwards.
     pub fn write(&self) -> RwLockWriteGuard<'_, World> {
         self.world.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,7 +59,24 @@ impl SharedWorld {
     /// Takes the answer to a write in.
     pub fn answer(&self, object: Object) {
         self.write().take(object, Origin::Answer);
+        self.tell();
+    }
+
+    /// Tells that something may have become dirty.
+    pub fn tell(&self) {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
         self.changed.notify_one();
+    }
+
+    /// Waits until something may have become dirty.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Since when, at the longest, what is dirty now has been so; to be asked by who takes it up, before it does.
+    pub fn taken_up(&self) -> Instant {
+        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).take();
+        since.unwrap_or_else(Instant::now)
     }
 }
 
@@ -237,7 +256,7 @@ impl Feeder {
                     self.lost(lost(&error));
                 }
             }
-            self.world.changed.notify_one();
+            self.world.tell();
         }
     }
 
@@ -263,7 +282,7 @@ impl Feeder {
                     world.remove(&self.source, key, *uid, 0);
                 }
             }
-            self.world.changed.notify_one();
+            self.world.tell();
             tokio::task::yield_now().await;
         }
         self.world.write().end_list(&self.source, Timestamp::now());

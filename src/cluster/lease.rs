@@ -11,6 +11,7 @@ mod standing;
 mod step;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -110,6 +111,7 @@ impl Lease {
             wanted: Mutex::default(),
             written: watch::Sender::new((0, String::new())),
             urgent: Notify::new(),
+            transitions: AtomicU64::new(0),
         };
         Ok(Self {
             api: Api::namespaced(client, namespace),
@@ -206,6 +208,7 @@ impl Lease {
         let found = found.inspect_err(|e| self.failed("read", e)).map_err(|e| e.class())?;
         let before = self.observed.take();
         self.observed = found.map(|object| Observed::update(before, object, Instant::now()));
+        self.note_transitions();
         Ok(())
     }
 
@@ -235,6 +238,7 @@ impl Lease {
         let revision = written.metadata.resource_version.clone().unwrap_or_default();
         let before = self.observed.take();
         self.observed = Some(Observed::update(before, written, Instant::now()));
+        self.note_transitions();
         if !matches!(purpose, Purpose::Release) {
             self.lead(began);
         }
@@ -273,6 +277,12 @@ impl Lease {
             *state = Leadership::Standby { holder: holder_now, annotations: now };
             true
         });
+    }
+
+    fn note_transitions(&self) {
+        let spec = self.observed.as_ref().and_then(|o| o.object.spec.as_ref());
+        let transitions = spec.and_then(|s| s.lease_transitions).and_then(|n| u64::try_from(n).ok());
+        self.shared.transitions.store(transitions.unwrap_or_default(), Ordering::Relaxed);
     }
 
     fn annotations(&self) -> BTreeMap<String, String> {

@@ -4,6 +4,8 @@
 //! Invariants: an authority's key is the one in its certificate; what it issues is verified against that
 //! certificate before anybody gets it; private keys leave only wrapped in a [`Secret`].
 
+mod validity;
+
 use std::{fmt, net::IpAddr, time::Duration};
 
 use aws_lc_rs::rand;
@@ -22,6 +24,8 @@ use rustls::{
 use thiserror::Error;
 
 use super::Secret;
+
+pub use validity::not_after;
 
 /// By how much a certificate is valid before it is made: clocks may be off by as much.
 pub const BACKDATED: SignedDuration = SignedDuration::from_mins(5);

@@ -126,6 +126,18 @@ pub enum SecretStep {
     Delete(Uid),
 }
 
+impl SecretStep {
+    /// Whether it takes tokens away.
+    #[must_use]
+    pub const fn withdraws(&self) -> bool {
+        match self {
+            Self::Update(_, issue, _) | Self::Recreate(_, issue, _) => issue.refusal.is_some(),
+            Self::Strip(..) | Self::Delete(_) => true,
+            Self::Keep | Self::Create(_) => false,
+        }
+    }
+}
+
 /// What is to be done with the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentStep {

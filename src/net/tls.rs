@@ -13,11 +13,14 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use jiff::Timestamp;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use thiserror::Error;
+
+use crate::crypto::not_after;
 
 /// Why a certificate and a key can't be served.
 #[derive(Debug, Error)]
@@ -48,6 +51,7 @@ pub struct Tls(Arc<RwLock<Loaded>>);
 struct Loaded {
     config: Arc<ServerConfig>,
     print: Print,
+    expires: Option<Timestamp>,
 }
 
 /// A fingerprint of a certificate and its key, to see whether anything changed without keeping the key.
@@ -61,8 +65,8 @@ impl Tls {
     /// [`TlsError`] unless the pair can be used and belongs together.
     pub fn new(cert_chain_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
         let config = config(cert_chain_pem, key_pem)?;
-        let print = print(cert_chain_pem, key_pem);
-        Ok(Self(Arc::new(RwLock::new(Loaded { config, print }))))
+        let (print, expires) = (print(cert_chain_pem, key_pem), not_after(cert_chain_pem));
+        Ok(Self(Arc::new(RwLock::new(Loaded { config, print, expires }))))
     }
 
     /// The same, from files of at most 1 MiB.
@@ -90,8 +94,15 @@ impl Tls {
             return Ok(false);
         }
         let config = config(cert_chain_pem, key_pem)?;
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Loaded { config, print };
+        let expires = not_after(cert_chain_pem);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Loaded { config, print, expires };
         Ok(true)
+    }
+
+    /// When the server's own certificate expires, if it can be told.
+    #[must_use]
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).expires
     }
 
     /// What a new connection is answered with.

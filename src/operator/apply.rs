@@ -3,6 +3,8 @@
 //! Invariants: the Secret is written before the status that speaks of it; what the API server answers is taken
 //! into the world before the next look; nothing here lists.
 
+use std::time::Instant;
+
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use thiserror::Error;
@@ -77,7 +79,9 @@ enum Round {
 }
 
 /// Works on an agent until its plan is empty; says when to look again.
-pub(super) async fn agent(cx: &Context, key: &Key) -> Result<Option<Timestamp>, Failure> {
+///
+/// `since` is when it became known that there is something to do.
+pub(super) async fn agent(cx: &Context, key: &Key, since: Instant) -> Result<Option<Timestamp>, Failure> {
     foreign::look_again(cx, key).await?;
     let mut looked = false;
     for _ in 0..ROUNDS {
@@ -94,7 +98,7 @@ pub(super) async fn agent(cx: &Context, key: &Key) -> Result<Option<Timestamp>, 
         if !cx.world.read().is_counted(key, &decision.standing) {
             cx.world.write().record_standing(key, &decision.standing);
         }
-        match round(cx, &decision, &indexes, &plan, &mut looked, now).await? {
+        match round(cx, &decision, &indexes, &plan, &mut looked, now, since).await? {
             Round::Again => {}
             Round::Rest(wake) => return Ok(wake),
         }
@@ -122,6 +126,7 @@ async fn round(
     plan: &Plan,
     looked: &mut bool,
     now: Timestamp,
+    since: Instant,
 ) -> Result<Round, Failure> {
     match &plan.agent {
         AgentStep::Keep => {}
@@ -143,6 +148,7 @@ async fn round(
         AgentStep::Delete(refusal) => {
             if let SecretStep::Delete(uid) = plan.secret {
                 delete_secret(cx, decision, uid).await?;
+                cx.metrics.withdrawn(since);
             }
             let seen = cx.world.read().agent(&decision.agent).map(|a| At::seen(&a.meta));
             let Some(seen) = seen.filter(|at| at.uid == decision.uid) else { return Ok(Round::Rest(None)) };
@@ -158,7 +164,12 @@ async fn round(
             status(cx, decision, indexes, &plan.credential, now).await?;
         }
         return match secret(cx, decision, plan, now).await {
-            Ok(()) => Ok(Round::Again),
+            Ok(()) => {
+                if plan.secret.withdraws() {
+                    cx.metrics.withdrawn(since);
+                }
+                Ok(Round::Again)
+            }
             Err(failure) => {
                 report(cx, decision, indexes, &failure, now).await;
                 Err(failure)
@@ -348,11 +359,17 @@ async fn delete_secret(cx: &Context, decision: &Decision, uid: Uid) -> Result<()
     Ok(())
 }
 
+fn mint(cx: &Context, issue: &Issue, now: Timestamp) -> Result<Contents, MintError> {
+    let contents = cx.issuer.mint(issue, &*cx.keys(), now)?;
+    cx.metrics.minted(issue);
+    Ok(contents)
+}
+
 async fn create(cx: &Context, issue: &Issue, now: Timestamp, cause: &Cause) -> Result<(), Failure> {
     let key = issue.agent.sibling(issue.secret.clone());
     // A key is published before what it signed arrives.
     super::trust::ensure(cx, &issue.agent.namespace).await?;
-    let contents = cx.issuer.mint(issue, &*cx.keys(), now)?;
+    let contents = mint(cx, issue, now)?;
     match cx.writer.create_secret(&key, write(issue, &contents)).await {
         Ok(answer) => written(cx, answer, issue, cause),
         Err(e) if e.class() == Class::AlreadyExists => foreign::in_the_way(cx, &key, issue).await,
@@ -371,7 +388,7 @@ async fn update(cx: &Context, uid: Uid, issue: &Issue, now: Timestamp, cause: &C
             seen.map_or_else(|| At::any(uid), |s| At::seen(&s.meta))
         }
     };
-    let contents = cx.issuer.mint(issue, &*cx.keys(), now)?;
+    let contents = mint(cx, issue, now)?;
     let heal = matches!(cause, Cause::Healed(_));
     let answer = cx.writer.update_secret(&key, at, write(issue, &contents), heal).await;
     settle(cx, &key, uid, answer, issue, cause).await
@@ -444,7 +461,7 @@ fn written(cx: &Context, answer: WireSecret, issue: &Issue, cause: &Cause) -> Re
 }
 
 /// Deletes a Secret of ours that is no live agent's.
-pub(super) async fn orphan(cx: &Context, key: &Key) -> Result<Option<Timestamp>, Failure> {
+pub(super) async fn orphan(cx: &Context, key: &Key, since: Instant) -> Result<Option<Timestamp>, Failure> {
     let uid = {
         let world = cx.world.read();
         let now = Timestamp::now();
@@ -460,8 +477,9 @@ pub(super) async fn orphan(cx: &Context, key: &Key) -> Result<Option<Timestamp>,
     };
     cx.writer.delete_secret(key, uid).await.map_err(call("delete the Secret"))?;
     cx.world.write().remove(&Source::Secrets, key, uid, 0);
-    cx.world.changed.notify_one();
+    cx.world.tell();
     tracing::info!(secret = %key, "a Secret without its agent was deleted");
     cx.metrics.orphan();
+    cx.metrics.withdrawn(since);
     Ok(None)
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
@@ -23,13 +23,16 @@ use crate::domain::{Lane, Queue, Uid, Work, schedule};
 const WORKERS: usize = 40;
 const PACED_WORKERS: usize = 12;
 
-type Outcome = (Work, Result<Option<Timestamp>, Failure>);
+/// A piece of work, since when there was something to do, and what came of it.
+type Outcome = (Work, Instant, Result<Option<Timestamp>, Failure>);
 
 /// The state of the loop.
 pub(super) struct Engine {
     cx: Arc<Context>,
     claim: Claim,
     queue: Queue<Work>,
+    /// Since when what waits has been dirty.
+    since: HashMap<Work, Instant>,
     wakes: BTreeSet<(Timestamp, Work)>,
     wake_of: HashMap<Work, Timestamp>,
     failures: HashMap<Work, u32>,
@@ -41,10 +44,13 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn new(cx: Arc<Context>, claim: Claim) -> Self {
         let problem = cx.keys().seen.problem.clone();
+        // What was told while this process stood by was not for it to take up.
+        let _ = cx.world.taken_up();
         Self {
             cx,
             claim,
             queue: Queue::default(),
+            since: HashMap::new(),
             wakes: BTreeSet::new(),
             wake_of: HashMap::new(),
             failures: HashMap::new(),
@@ -70,7 +76,7 @@ impl Engine {
             let cx = self.cx.clone();
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = cx.world.changed.notified() => {}
+                () = cx.world.changed() => {}
                 Some(done) = self.running.join_next() => {
                     self.finished(done);
                     while let Some(done) = self.running.try_join_next() {
@@ -107,12 +113,13 @@ impl Engine {
 
     /// Dirty work of the world, and work whose time has come.
     fn collect(&mut self) {
+        let since = self.cx.world.taken_up();
         let (dirty, synced) = {
             let mut world = self.cx.world.write();
             (world.take_dirty(), world.is_synced())
         };
         for (work, lane) in dirty {
-            self.queue.push(work, lane);
+            self.push(work, lane, since);
         }
         let now = Timestamp::now();
         while let Some((at, _)) = self.wakes.first()
@@ -120,7 +127,7 @@ impl Engine {
         {
             if let Some((_, work)) = self.wakes.pop_first() {
                 self.wake_of.remove(&work);
-                self.queue.push(work, Lane::Paced);
+                self.push(work, Lane::Paced, Instant::now());
             }
         }
         if synced && !self.settled && self.queue.is_idle() && !self.cx.is_loading() {
@@ -130,30 +137,38 @@ impl Engine {
         self.cx.metrics.depths(self.queue.depths(), self.running.len());
     }
 
+    fn push(&mut self, work: Work, lane: Lane, since: Instant) {
+        self.since.entry(work.clone()).or_insert(since);
+        self.queue.push(work, lane);
+    }
+
     fn start(&mut self) {
         if !self.claim.is_current() || self.cx.is_loading() || !self.cx.world.read().is_synced() {
             return;
         }
         while self.running.len() < WORKERS {
             let Some((work, _)) = self.queue.pop(PACED_WORKERS) else { return };
+            let since = self.since.remove(&work).unwrap_or_else(Instant::now);
             let cx = self.cx.clone();
             let claim = self.claim.clone();
             self.running.spawn(async move {
-                let done = isolated(perform(&cx, &claim, &work)).await;
-                (work, done)
+                let done = isolated(perform(&cx, &claim, &work, since)).await;
+                (work, since, done)
             });
         }
     }
 
     fn finished(&mut self, done: Result<Outcome, tokio::task::JoinError>) {
         // The workers catch panics themselves, and nobody aborts them before the end.
-        let Ok((work, outcome)) = done else { return };
+        let Ok((work, since, outcome)) = done else { return };
         let wake = match outcome {
             Ok(wake) => {
                 self.failures.remove(&work);
                 wake
             }
             Err(failure) => {
+                // What is still to do has been so since then.
+                self.since.insert(work.clone(), since);
                 let attempt = self.failures.entry(work.clone()).or_default();
                 *attempt = attempt.saturating_add(1);
                 let attempt = *attempt;
@@ -215,13 +230,18 @@ impl Engine {
     }
 }
 
-async fn perform(cx: &Context, claim: &Claim, work: &Work) -> Result<Option<Timestamp>, Failure> {
+async fn perform(
+    cx: &Context,
+    claim: &Claim,
+    work: &Work,
+    since: Instant,
+) -> Result<Option<Timestamp>, Failure> {
     if !claim.is_current() {
         return Ok(Some(Timestamp::now() + SignedDuration::from_secs(1)));
     }
     match work {
-        Work::Agent(key) => apply::agent(cx, key).await,
-        Work::Orphan(key) => apply::orphan(cx, key).await,
+        Work::Agent(key) => apply::agent(cx, key, since).await,
+        Work::Orphan(key) => apply::orphan(cx, key, since).await,
         Work::Trust(namespace) => trust::one(cx, namespace).await,
         Work::Pod(pod) => maker::pod(cx, pod).await,
         Work::Binding(unit) => bindings::one(cx, unit).await,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::api::SigningAlgorithm;
 use crate::crypto::{JwkSet, SigningKey};
+use crate::domain::keyring::KeyRing;
 use crate::domain::plan::KeysSeen;
 use crate::issue::Signers;
 
@@ -22,6 +23,8 @@ pub struct KeyView {
     pub jwks: Option<Arc<str>>,
     /// Of these, the keys that sign tokens: by them alone are tokens of ours verified.
     pub token_jwks: Option<Arc<JwkSet>>,
+    /// The ring, without any key; `None` where no key may sign.
+    pub ring: Option<Arc<KeyRing>>,
     /// The ring's generation.
     pub generation: u64,
     /// The ring has not been looked at yet: no work begins.
@@ -38,6 +41,7 @@ impl KeyView {
             status: None,
             jwks: before.jwks.clone(),
             token_jwks: before.token_jwks.clone(),
+            ring: None,
             generation: before.generation,
             loading: false,
         }
@@ -52,6 +56,7 @@ impl KeyView {
             status: None,
             jwks: None,
             token_jwks: None,
+            ring: None,
             generation: 0,
             loading: true,
         }

@@ -1,31 +1,27 @@
 //! The operator's metrics. Invariant: every label is of a closed set; no object's name is ever a label.
 
-use std::fmt::Write;
+use std::time::Instant;
 
-use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use jiff::{SignedDuration, Timestamp};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::api::Reason;
-use crate::domain::World;
-use crate::domain::plan::Cause;
+use super::keys::KeyView;
+use crate::api::{GrantState, Reason, TokenProfile};
+use crate::cluster::client::Calls;
+use crate::domain::keyring::Times;
+use crate::domain::plan::{Cause, Issue};
+use crate::domain::{Renewals, Source, World};
+use crate::metrics::{self, ByMode, ByReason, Modes, Reasons, counter, delay, gauge, modes, number, reasons};
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByReason {
-    reason: ReasonLabel,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct ReasonLabel(Reason);
-
-impl EncodeLabelValue for ReasonLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        encoder.write_str(self.0.as_str())
-    }
-}
+/// A renewal is late so long after its time.
+const LATE: SignedDuration = SignedDuration::from_secs(60);
+/// The values of the label `cause`.
+const CAUSES: [&str; 7] = ["new", "changed", "renewal", "healed", "key-gone", "rotation", "withdrawn"];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByCause {
@@ -42,19 +38,59 @@ struct ByLane {
     lane: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
+    state: &'static str,
+    reason: &'static str,
+}
+
 /// The counters and gauges.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
     writes: Family<ByCause, Counter>,
-    transitions: Family<ByReason, Counter>,
-    failures: Family<ByReason, Counter>,
-    deletions: Family<ByReason, Counter>,
+    tokens: Modes,
+    transitions: Reasons,
+    failures: Reasons,
+    deletions: Reasons,
     orphans: Counter,
     made: Counter,
     skipped: Family<ByKind, Counter>,
+    withdrawals: Histogram,
     lanes: Family<ByLane, Gauge>,
     working: Gauge,
     leader: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let writes = Family::<ByCause, Counter>::default();
+        for cause in CAUSES {
+            drop(writes.get_or_create(&ByCause { cause }));
+        }
+        Self {
+            writes,
+            tokens: modes(),
+            transitions: reasons(),
+            failures: reasons(),
+            deletions: reasons(),
+            orphans: Counter::default(),
+            made: Counter::default(),
+            skipped: Family::default(),
+            withdrawals: delay(),
+            lanes: Family::default(),
+            working: Gauge::default(),
+            leader: Gauge::default(),
+        }
+    }
+}
+
+/// What a scrape looks at beside the counters.
+pub(super) struct Sights<'a> {
+    pub(super) world: &'a World,
+    /// Of the leader alone: who stands by does not read the keys.
+    pub(super) keys: Option<&'a KeyView>,
+    pub(super) lease_transitions: u64,
+    pub(super) calls: &'a Calls,
 }
 
 impl Metrics {
@@ -71,16 +107,27 @@ impl Metrics {
         self.writes.get_or_create(&ByCause { cause }).inc();
     }
 
+    pub(super) fn minted(&self, issue: &Issue) {
+        for token in &issue.tokens {
+            let entitlement = &token.entitlement;
+            let mode = match entitlement.profile {
+                TokenProfile::Identity => "identity",
+                TokenProfile::Access => entitlement.mode.as_str(),
+            };
+            self.tokens.get_or_create(&ByMode::of(mode)).inc();
+        }
+    }
+
     pub(super) fn transition(&self, reason: Reason) {
-        self.transitions.get_or_create(&ByReason { reason: ReasonLabel(reason) }).inc();
+        self.transitions.get_or_create(&reason.into()).inc();
     }
 
     pub(super) fn failed(&self, reason: Reason) {
-        self.failures.get_or_create(&ByReason { reason: ReasonLabel(reason) }).inc();
+        self.failures.get_or_create(&reason.into()).inc();
     }
 
     pub(super) fn deleted(&self, reason: Reason) {
-        self.deletions.get_or_create(&ByReason { reason: ReasonLabel(reason) }).inc();
+        self.deletions.get_or_create(&reason.into()).inc();
     }
 
     pub(super) fn made(&self) {
@@ -91,12 +138,16 @@ impl Metrics {
         self.orphans.inc();
     }
 
-    pub(super) fn skipped(&self, kind: &crate::domain::Source) {
+    /// Tokens were taken out of a Secret; `since` is when it became known that they are to be.
+    pub(super) fn withdrawn(&self, since: Instant) {
+        self.withdrawals.observe(since.elapsed().as_secs_f64());
+    }
+
+    pub(super) fn skipped(&self, kind: &Source) {
         self.skipped.get_or_create(&ByKind { kind: kind.to_string() }).inc();
     }
 
     pub(super) fn depths(&self, (urgent, paced): (usize, usize), working: usize) {
-        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.lanes.get_or_create(&ByLane { lane: "urgent" }).set(number(urgent));
         self.lanes.get_or_create(&ByLane { lane: "paced" }).set(number(paced));
         self.working.set(number(working));
@@ -107,10 +158,28 @@ impl Metrics {
     }
 
     /// Everything in the OpenMetrics text format, with the world's sizes and ages as they are now.
-    #[must_use]
-    pub fn text(&self, world: &World, now: jiff::Timestamp) -> String {
-        let mut registry = Registry::with_prefix("agentid");
+    pub(super) fn text(&self, sights: &Sights<'_>, now: Timestamp) -> String {
+        metrics::text("operator", |registry| {
+            self.counts(registry);
+            counter(
+                registry,
+                "lease_transitions",
+                "How often the leadership has changed hands, as the Lease says",
+                sights.lease_transitions,
+            );
+            renewals(registry, &sights.world.renewals(now, LATE));
+            totals(registry, sights.world);
+            metrics::world(registry, sights.world, now);
+            if let Some(keys) = sights.keys.filter(|k| !k.loading) {
+                metrics::keys(registry, keys.ring.as_deref(), &Times::from(sights.world.config()));
+            }
+            sights.calls.register(registry);
+        })
+    }
+
+    fn counts(&self, registry: &mut Registry) {
         registry.register("secret_writes", "Writes of credential Secrets", self.writes.clone());
+        registry.register("tokens_issued", "Tokens minted for Secrets", self.tokens.clone());
         registry.register(
             "transitions",
             "Conditions that changed, by their new reason",
@@ -133,52 +202,97 @@ impl Metrics {
         );
         registry.register("agents_made", "Agents made from blueprints", self.made.clone());
         registry.register("objects_skipped", "Objects that could not be read", self.skipped.clone());
+        registry.register(
+            "withdrawal_delay_seconds",
+            "From when a withdrawal became due, as the watches told it, until the Secret was written or deleted",
+            self.withdrawals.clone(),
+        );
         registry.register("queue_depth", "Items that wait", self.lanes.clone());
         registry.register("work_in_progress", "Items being worked on", self.working.clone());
         registry.register("leader", "1 while this process leads", self.leader.clone());
-        let objects = Family::<ByKind, Gauge>::default();
-        for (kind, n) in world.sizes() {
-            objects
-                .get_or_create(&ByKind { kind: kind.to_owned() })
-                .set(i64::try_from(n).unwrap_or(i64::MAX));
-        }
-        registry.register("world_objects", "Objects in the picture of the cluster", objects);
-        let ages = Family::<ByKind, Gauge>::default();
-        for (source, state) in world.sources() {
-            let age = state.heard.map_or(-1, |h| now.duration_since(h).as_secs());
-            ages.get_or_create(&ByKind { kind: source.to_string() }).set(age);
-        }
-        registry.register(
-            "watch_age_seconds",
-            "Since a watch was last heard of; -1 before its first list",
-            ages,
-        );
-        let mut text = String::new();
-        if encode(&mut text, &registry).is_err() {
-            text.clear();
-        }
-        text
     }
+}
+
+fn renewals(registry: &mut Registry, renewals: &Renewals) {
+    gauge(registry, "renewals_due", "Secrets whose time to be renewed has come", number(renewals.due));
+    gauge(
+        registry,
+        "renewals_late",
+        "Secrets whose time to be renewed came more than a minute ago",
+        number(renewals.late),
+    );
+    gauge(
+        registry,
+        "credentials_expired",
+        "Secrets of which a token has expired and is still there",
+        number(renewals.expired),
+    );
+    if let Some(at) = renewals.first_expiry {
+        let help = "When the first token in any Secret expires";
+        gauge(registry, "oldest_expiry_timestamp_seconds", help, at.as_second());
+    }
+    if let Some(at) = renewals.first_due {
+        let help = "When the first Secret is to be renewed";
+        gauge(registry, "oldest_renewal_timestamp_seconds", help, at.as_second());
+    }
+}
+
+fn totals(registry: &mut Registry, world: &World) {
+    let totals = world.totals();
+    let agents = Family::<ByReason, Gauge>::default();
+    agents.get_or_create(&Reason::Issued.into()).set(0);
+    for (reason, n) in &totals.agents {
+        agents.get_or_create(&reason.unwrap_or(Reason::Issued).into()).set(*n);
+    }
+    registry.register(
+        "agents",
+        "Agents by how they were decided to stand; Issued: they may have credentials",
+        agents,
+    );
+    let grants = Family::<ByOutcome, Gauge>::default();
+    for ((state, reason), n) in &totals.grants {
+        let state = match state {
+            GrantState::Held => "Held",
+            GrantState::Narrowed => "Narrowed",
+            GrantState::Refused => "Refused",
+        };
+        let reason = reason.unwrap_or(Reason::Issued).as_str();
+        grants.get_or_create(&ByOutcome { state, reason }).inc_by(*n);
+    }
+    registry.register("agent_grants", "Pairs of an agent and a grant, by what came of it", grants);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::testing::Cluster;
 
     #[test]
     fn says_what_it_counted() {
         let metrics = Metrics::default();
         metrics.written(&Cause::Renewal, false);
         metrics.failed(Reason::KeysUnavailable);
-        let world = World::new(crate::api::Configuration::new("https://a.example.com", "a.example.com"));
-        let text = metrics.text(&world, jiff::Timestamp::UNIX_EPOCH);
+        metrics.withdrawn(Instant::now());
+        let mut c = Cluster::example();
+        c.settle();
+        let sights = Sights { world: &c.world, keys: None, lease_transitions: 3, calls: &Calls::default() };
+        let expiry = c.world.secrets().map(|s| s.expires_at).min().unwrap();
+        let text = metrics.text(&sights, expiry + SignedDuration::from_secs(1));
         for line in [
             "agentid_secret_writes_total{cause=\"renewal\"} 1",
+            "agentid_secret_writes_total{cause=\"healed\"} 0",
             "agentid_work_failures_total{reason=\"KeysUnavailable\"} 1",
-            "agentid_world_objects{kind=\"secrets\"} 0",
-            "agentid_watch_age_seconds{kind=\"apps/v1/Deployment\"} -1",
+            "agentid_work_failures_total{reason=\"Internal\"} 0",
+            "agentid_withdrawal_delay_seconds_count 1",
+            "agentid_lease_transitions_total 3",
+            "agentid_world_objects{kind=\"secrets\"} 1",
+            "agentid_renewals_due 1",
+            "agentid_renewals_late 1",
+            "agentid_credentials_expired 1",
+            &format!("agentid_oldest_expiry_timestamp_seconds {}", expiry.as_second()),
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
+        assert!(!text.contains("agentid_keys_available"), "who stands by says nothing of keys:\n{text}");
     }
 }

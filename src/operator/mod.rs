@@ -32,12 +32,14 @@ use self::certkeeper::CertificateView;
 use self::context::Context;
 use self::engine::Engine;
 use self::keys::KeyView;
-use self::metrics::Metrics;
+use self::metrics::{Metrics, Sights};
 use crate::api::{API_VERSION, Configuration, LabelSelector, Reason};
-use crate::cluster::client::{ClientError, ClientOptions, connect};
+use crate::cluster::client::{Calls, ClientError, ClientOptions, connect};
 use crate::cluster::events::{EventSink, Notice, Severity};
 use crate::cluster::feed::{Report, SharedWorld, Skipped, feed_operator};
-use crate::cluster::lease::{Claim, LEASE_NAME, Leadership, Lease, LeaseConfig, LeaseError, LostReason};
+use crate::cluster::lease::{
+    Claim, LEASE_NAME, Leadership, Lease, LeaseConfig, LeaseError, LeaseHandle, LostReason,
+};
 use crate::cluster::write::Writer;
 use crate::domain::{Source, View};
 use crate::issue::{Audit, Issuer};
@@ -111,6 +113,8 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
         metrics: metrics.clone(),
         keys: keys.clone(),
         leadership: leadership.clone(),
+        lease: handle.clone(),
+        calls: clients.calls.clone(),
     });
     let listener = admin::bind(admin_listen).await?;
     tokio::spawn(admin::serve(listener, told, stop.clone()));
@@ -248,6 +252,14 @@ struct Tells {
     metrics: Arc<Metrics>,
     keys: watch::Receiver<Arc<KeyView>>,
     leadership: watch::Receiver<Leadership>,
+    lease: LeaseHandle,
+    calls: Calls,
+}
+
+impl Tells {
+    fn leads(&self) -> bool {
+        matches!(*self.leadership.borrow(), Leadership::Leading { .. })
+    }
 }
 
 impl Told for Tells {
@@ -262,7 +274,7 @@ impl Told for Tells {
                 }
             }
         }
-        if matches!(*self.leadership.borrow(), Leadership::Leading { .. })
+        if self.leads()
             && let Some(problem) = &self.keys.borrow().seen.problem
         {
             missing.push_str(&format!("keys: {problem}\n"));
@@ -271,6 +283,13 @@ impl Told for Tells {
     }
 
     fn metrics(&self) -> String {
-        self.metrics.text(&self.world.read(), jiff::Timestamp::now())
+        let keys = self.leads().then(|| self.keys.borrow().clone());
+        let sights = Sights {
+            world: &self.world.read(),
+            keys: keys.as_deref(),
+            lease_transitions: self.lease.transitions(),
+            calls: &self.calls,
+        };
+        self.metrics.text(&sights, jiff::Timestamp::now())
     }
 }

@@ -113,6 +113,7 @@ fn of_ring(loaded: &Loaded) -> KeyView {
         status: loaded.status_signer().cloned(),
         token_jwks: Some(Arc::new(loaded.token_jwks.clone())),
         jwks: Some(loaded.jwks.to_json().into()),
+        ring: Some(Arc::new(loaded.ring.clone())),
         generation: loaded.ring.generation,
         loading: false,
     }

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::callers::{CallerError, ServiceAccountToken};
 use super::fault::{Code, Fault};
 use super::form::Form;
+use super::metrics::Side;
 use super::state::State;
 use crate::api::Reason;
 use crate::domain::identify::{Caller, ClientId, agent_of_pod, standing_refusal};
@@ -180,9 +181,10 @@ impl State {
 
     /// Holds an agent to its rate.
     pub(super) fn paced(&self, agent: &Key) -> Result<(), Fault> {
-        self.per_agent
-            .check(agent)
-            .map_err(|wait| Fault::slow_down(wait.seconds(), "this agent asks too often; come again later"))
+        self.per_agent.check(agent).map_err(|wait| {
+            self.metrics.limited(Side::Agent);
+            Fault::slow_down(wait.seconds(), "this agent asks too often; come again later")
+        })
     }
 }
 

@@ -13,9 +13,10 @@ mod timers;
 use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use prometheus_client::metrics::histogram::Histogram;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,7 @@ use crate::cluster::feed::SharedWorld;
 use crate::cluster::keystore::Loaded;
 use crate::domain::statuslist::{Entry, OpenList, entry};
 use crate::domain::{Key, ListId, RecordedBy, StatusRef, Work, World, decide};
+use crate::metrics::delay;
 
 /// Agents or entries that are looked at under one lock.
 const CHUNK: usize = 200;
@@ -58,6 +60,8 @@ pub struct Lists {
     settings: StatusLists,
     /// For so long a list that nobody refers to any more is still handed out.
     keep: SignedDuration,
+    /// How long changes took to get here.
+    delays: Histogram,
     inner: Mutex<Inner>,
 }
 
@@ -66,14 +70,24 @@ struct Inner {
     table: Table,
     timers: Timers,
     ready: bool,
+    updated: Option<Timestamp>,
 }
 
 /// What one pass has to look at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pass {
     agents: BTreeSet<Key>,
     entries: Vec<StatusRef>,
     open: Option<OpenList>,
+    /// Since when, at the longest, what is looked at has changed.
+    since: Instant,
+}
+
+/// As of when, and since when, something is looked at.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    now: Timestamp,
+    since: Instant,
 }
 
 /// What was seen of some agents.
@@ -90,6 +104,7 @@ impl Lists {
         Self {
             settings: config.status_lists.clone(),
             keep: config.limits.max_token_lifetime.signed(),
+            delays: delay(),
             inner: Mutex::new(Inner::default()),
         }
     }
@@ -116,6 +131,18 @@ impl Lists {
         self.inner().table.sizes()
     }
 
+    /// When every entry was last brought up to date; `None` before the first time.
+    #[must_use]
+    pub fn updated(&self) -> Option<Timestamp> {
+        self.inner().updated
+    }
+
+    /// How long it took from when a change was seen until an entry said INVALID, in seconds.
+    #[must_use]
+    pub fn delays(&self) -> Histogram {
+        self.delays.clone()
+    }
+
     /// What an entry says now; `None` beyond the end of its list, or without such a list.
     #[must_use]
     pub fn reads(&self, at: StatusRef) -> Option<Entry> {
@@ -133,7 +160,7 @@ impl Lists {
                 }
                 let wait = if fresh { self.wait(Timestamp::now()) } else { STALE };
                 tokio::select! {
-                    () = world.changed.notified() => {}
+                    () = world.changed() => {}
                     () = tokio::time::sleep(wait) => {}
                 }
             }
@@ -148,14 +175,16 @@ impl Lists {
     }
 
     async fn pass(&self, world: &SharedWorld, now: Timestamp) {
-        let mut pass = self.begin(&mut world.write(), now);
+        let since = world.taken_up();
+        let mut pass = self.begin(&mut world.write(), since, now);
         for chunk in std::mem::take(&mut pass.entries).chunks(CHUNK) {
-            self.look_at_entries(&world.read(), chunk, now, &mut pass.agents);
+            let look = Look { now, since: pass.since };
+            self.look_at_entries(&world.read(), chunk, look, &mut pass.agents);
             tokio::task::yield_now().await;
         }
         let agents: Vec<Key> = std::mem::take(&mut pass.agents).into_iter().collect();
         for chunk in agents.chunks(CHUNK) {
-            self.look_at_agents(&world.read(), chunk, now);
+            self.look_at_agents(&world.read(), chunk, Look { now, since: pass.since });
             tokio::task::yield_now().await;
         }
         self.end(&world.read(), pass.open, now);
@@ -164,14 +193,15 @@ impl Lists {
     /// Takes in everything that has changed in a world that can be believed, at once: what [`Lists::run`] does in
     /// pieces.
     pub fn take_in(&self, world: &mut World, now: Timestamp) {
-        let mut pass = self.begin(world, now);
-        self.look_at_entries(world, &pass.entries, now, &mut pass.agents);
+        let mut pass = self.begin(world, Instant::now(), now);
+        let look = Look { now, since: pass.since };
+        self.look_at_entries(world, &pass.entries, look, &mut pass.agents);
         let agents: Vec<Key> = pass.agents.into_iter().collect();
-        self.look_at_agents(world, &agents, now);
+        self.look_at_agents(world, &agents, look);
         self.end(world, pass.open, now);
     }
 
-    fn begin(&self, world: &mut World, now: Timestamp) -> Pass {
+    fn begin(&self, world: &mut World, since: Instant, now: Timestamp) -> Pass {
         let mut inner = self.inner();
         let dirty = world.take_dirty().into_iter().filter_map(|(work, _)| match work {
             Work::Agent(key) => Some(key),
@@ -187,31 +217,24 @@ impl Lists {
             inner.table.open(open.list, self.settings.capacity);
         }
         let changed: HashSet<StatusRef> = world.take_changed_entries().into_iter().collect();
-        Pass { agents, entries: changed.into_iter().collect(), open }
+        Pass { agents, entries: changed.into_iter().collect(), open, since }
     }
 
     /// Entries that an agent has recorded are looked at with that agent, which may need a timer.
-    fn look_at_entries(
-        &self,
-        world: &World,
-        entries: &[StatusRef],
-        now: Timestamp,
-        agents: &mut BTreeSet<Key>,
-    ) {
+    fn look_at_entries(&self, world: &World, entries: &[StatusRef], look: Look, agents: &mut BTreeSet<Key>) {
         let mut readings = Vec::with_capacity(entries.len());
         for at in entries {
             match world.recorded_by(*at) {
                 RecordedBy::One(uid) => {
                     agents.extend(world.agent_of_uid(uid).map(|a| a.meta.key.clone()));
                 }
-                _ => readings.push((*at, read(world, *at, now))),
+                _ => readings.push((*at, read(world, *at, look.now))),
             }
         }
-        let mut inner = self.inner();
-        readings.into_iter().for_each(|(at, entry)| inner.table.take(at, entry));
+        self.take(&mut self.inner(), readings, look.since);
     }
 
-    fn look_at_agents(&self, world: &World, agents: &[Key], now: Timestamp) {
+    fn look_at_agents(&self, world: &World, agents: &[Key], Look { now, since }: Look) {
         let mut readings = Readings::default();
         for key in agents {
             let recorded = world.agent(key).map(|a| &*a.status.grants).unwrap_or_default();
@@ -220,8 +243,16 @@ impl Lists {
             readings.until.push((key.clone(), until));
         }
         let mut inner = self.inner();
-        readings.entries.into_iter().for_each(|(at, entry)| inner.table.take(at, entry));
+        self.take(&mut inner, readings.entries, since);
         readings.until.into_iter().for_each(|(key, until)| inner.timers.set(key, until));
+    }
+
+    fn take(&self, inner: &mut Inner, readings: Vec<(StatusRef, Entry)>, since: Instant) {
+        for (at, entry) in readings {
+            if inner.table.take(at, entry) {
+                self.delays.observe(since.elapsed().as_secs_f64());
+            }
+        }
     }
 
     /// Only now, since until here it was not known which indexes below the mark are recorded.
@@ -231,6 +262,7 @@ impl Lists {
         let recorded = |list| world.recorded_in(list).next().is_some();
         inner.table.forget(recorded, now, self.keep);
         inner.ready = true;
+        inner.updated = Some(now);
     }
 
     /// The signed list, as new as its bits; made at most every 50 ms, and at most once for all who wait.

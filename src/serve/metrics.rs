@@ -1,38 +1,23 @@
 //! The token service's metrics. Invariant: every label is of a closed set; no object's name is ever a label.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::lists::Lists;
 use crate::api::Reason;
+use crate::cluster::client::Calls;
 use crate::domain::World;
+use crate::domain::keyring::{KeyRing, Times};
+use crate::metrics::{self, ByMode, Modes, Reasons, gauge, latency, modes, number, reasons};
 use crate::net::listen::Stats;
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct ReasonLabel(Reason);
-
-impl EncodeLabelValue for ReasonLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        use std::fmt::Write;
-        encoder.write_str(self.0.as_str())
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByReason {
-    reason: ReasonLabel,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByMode {
-    mode: &'static str,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByAnswer {
@@ -40,8 +25,8 @@ struct ByAnswer {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByKind {
-    kind: String,
+struct ByEndpoint {
+    endpoint: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,32 +34,78 @@ struct ByPort {
     port: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BySide {
+    by: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByStatus {
+    status: &'static str,
+}
+
+/// Whose rate was exceeded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Side {
+    Source,
+    Agent,
+}
+
 /// The counters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Metrics {
-    issued: Family<ByMode, Counter>,
-    refused: Family<ByReason, Counter>,
+    issued: Modes,
+    refused: Reasons,
+    limited: Family<BySide, Counter>,
     introspections: Family<ByAnswer, Counter>,
     verifications: Family<ByAnswer, Counter>,
+    seconds: Family<ByEndpoint, Histogram>,
     /// Of the public port.
     pub(super) public: Arc<Stats>,
     /// Of the port for proxies.
     pub(super) proxies: Arc<Stats>,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            issued: modes(),
+            refused: reasons(),
+            limited: Family::default(),
+            introspections: Family::default(),
+            verifications: Family::default(),
+            seconds: Family::new_with_constructor(latency),
+            public: Arc::default(),
+            proxies: Arc::default(),
+        }
+    }
+}
+
+/// What a scrape looks at beside the counters.
+pub(super) struct Sights<'a> {
+    pub(super) world: &'a World,
+    pub(super) ring: Option<&'a KeyRing>,
+    pub(super) lists: &'a Lists,
+    /// When the certificate that is served expires.
+    pub(super) certificate: Option<Timestamp>,
+    pub(super) calls: &'a Calls,
+}
+
 impl Metrics {
     pub(super) fn issued(&self, mode: &str) {
-        let mode = match mode {
-            "delegated" => "delegated",
-            "agent_user" => "agent_user",
-            "identity" => "identity",
-            _ => "autonomous",
-        };
-        self.issued.get_or_create(&ByMode { mode }).inc();
+        self.issued.get_or_create(&ByMode::of(mode)).inc();
     }
 
     pub(super) fn refused(&self, reason: Reason) {
-        self.refused.get_or_create(&ByReason { reason: ReasonLabel(reason) }).inc();
+        self.refused.get_or_create(&reason.into()).inc();
+    }
+
+    pub(super) fn limited(&self, side: Side) {
+        let by = match side {
+            Side::Source => "source",
+            Side::Agent => "agent",
+        };
+        self.limited.get_or_create(&BySide { by }).inc();
     }
 
     pub(super) fn introspected(&self, active: bool) {
@@ -87,51 +118,134 @@ impl Metrics {
         self.verifications.get_or_create(&ByAnswer { answer }).inc();
     }
 
+    /// A request to an endpoint of this path was answered.
+    pub(super) fn took(&self, path: &str, began: Instant) {
+        let endpoint = match path {
+            "/token" => "token",
+            "/introspect" => "introspect",
+            "/credentials" => "credentials",
+            _ if path.starts_with("/statuslists/") => "statuslist",
+            _ if path.starts_with("/verify/") => "verify",
+            _ => "other",
+        };
+        self.seconds.get_or_create(&ByEndpoint { endpoint }).observe(began.elapsed().as_secs_f64());
+    }
+
     /// The text for a scraper.
-    pub(super) fn text(&self, world: &World, now: Timestamp) -> String {
-        let mut registry = Registry::with_prefix("agentid_serve");
-        registry.register("tokens_issued", "Tokens minted on demand", self.issued.clone());
-        registry.register("refusals", "Requests refused, by reason", self.refused.clone());
-        registry.register("introspections", "Introspections answered", self.introspections.clone());
-        registry.register("verifications", "Questions of proxies answered", self.verifications.clone());
-        let sizes = Family::<ByKind, Gauge>::default();
-        for (kind, size) in world.sizes() {
-            sizes
-                .get_or_create(&ByKind { kind: kind.to_owned() })
-                .set(i64::try_from(size).unwrap_or(i64::MAX));
-        }
-        registry.register("world_objects", "Objects seen, by kind", sizes);
-        let ages = Family::<ByKind, Gauge>::default();
-        for (source, state) in world.sources() {
-            let age = state.heard.map_or(-1, |h| now.duration_since(h).as_secs());
-            ages.get_or_create(&ByKind { kind: source.to_string() }).set(age);
-        }
-        registry.register("world_age_seconds", "Seconds since each watch was heard of; -1 for never", ages);
-        self.ports(&mut registry);
-        let mut out = String::new();
-        // Writing to a String can't fail.
-        let _ = encode(&mut out, &registry);
-        out
+    pub(super) fn text(&self, sights: &Sights<'_>, now: Timestamp) -> String {
+        metrics::text("serve", |registry| {
+            self.counts(registry);
+            self.ports(registry);
+            lists(registry, sights.lists);
+            if let Some(at) = sights.certificate {
+                let help = "When the certificate that is served expires";
+                gauge(registry, "serve_certificate_expiry_timestamp_seconds", help, at.as_second());
+            }
+            metrics::world(registry, sights.world, now);
+            metrics::keys(registry, sights.ring, &Times::from(sights.world.config()));
+            sights.calls.register(registry);
+        })
+    }
+
+    fn counts(&self, registry: &mut Registry) {
+        registry.register("serve_tokens_issued", "Tokens minted on demand", self.issued.clone());
+        registry.register("serve_refusals", "Requests refused, by reason", self.refused.clone());
+        registry.register("serve_rate_limited", "Requests beyond a rate", self.limited.clone());
+        registry.register("serve_introspections", "Introspections answered", self.introspections.clone());
+        registry.register("serve_verifications", "Questions of proxies answered", self.verifications.clone());
+        let help = "From a request's head and body to its answer";
+        registry.register("serve_request_duration_seconds", help, self.seconds.clone());
     }
 
     fn ports(&self, registry: &mut Registry) {
         let ports = [("public", &self.public), ("verify", &self.proxies)];
-        let register = |registry: &mut Registry, name, help, read: fn(&Stats) -> u64| {
+        for (name, help, read) in GAUGES {
             let family = Family::<ByPort, Gauge>::default();
             for (port, stats) in ports {
-                family.get_or_create(&ByPort { port }).set(i64::try_from(read(stats)).unwrap_or(i64::MAX));
+                family.get_or_create(&ByPort { port }).set(number(read(stats)));
             }
-            registry.register(name, help, family);
+            registry.register(*name, *help, family);
+        }
+        for (name, help, read) in COUNTERS {
+            let family = Family::<ByPort, Counter>::default();
+            for (port, stats) in ports {
+                family.get_or_create(&ByPort { port }).inc_by(read(stats));
+            }
+            registry.register(*name, *help, family);
+        }
+    }
+}
+
+/// A number of a port: name, help, and where it is.
+type OfPort = (&'static str, &'static str, fn(&Stats) -> u64);
+
+const GAUGES: &[OfPort] = &[
+    ("serve_connections", "Open connections", |s| s.connections.get()),
+    ("serve_requests_in_flight", "Requests under way", |s| s.in_flight.get()),
+];
+
+const COUNTERS: &[OfPort] = &[
+    ("serve_requests", "Requests taken", |s| s.requests.get()),
+    ("serve_requests_shed", "Requests shed for load", |s| s.shed.get()),
+    ("serve_connections_accepted", "Connections served", |s| s.accepted.get()),
+    ("serve_connections_refused", "Connections beyond the bound", |s| s.refused.get()),
+    ("serve_handshake_failures", "TLS handshakes that failed", |s| s.handshake_failures.get()),
+    ("serve_timeouts", "Requests that ran out of time", |s| s.timeouts.get()),
+    ("serve_requests_too_large", "Requests answered 413", |s| s.too_large.get()),
+    ("serve_panics", "Faults of agentid's own", |s| s.panics.get()),
+];
+
+fn lists(registry: &mut Registry, lists: &Lists) {
+    let (count, entries, invalid) = lists.sizes();
+    gauge(registry, "serve_status_lists", "Status lists that are handed out", number(count));
+    let family = Family::<ByStatus, Gauge>::default();
+    family.get_or_create(&ByStatus { status: "INVALID" }).set(number(invalid));
+    family.get_or_create(&ByStatus { status: "VALID" }).set(number(entries.saturating_sub(invalid)));
+    registry.register("serve_status_list_entries", "Entries of the status lists", family);
+    if let Some(at) = lists.updated() {
+        let help = "When the status lists were last brought up to date";
+        gauge(registry, "serve_status_lists_updated_timestamp_seconds", help, at.as_second());
+    }
+    let help = "From when a change was seen until the status list says INVALID";
+    registry.register("serve_revocation_delay_seconds", help, lists.delays());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Configuration;
+
+    #[test]
+    fn says_what_it_counted() {
+        let metrics = Metrics::default();
+        metrics.issued("delegated");
+        metrics.refused(Reason::Unknown);
+        metrics.limited(Side::Agent);
+        metrics.took("/token", Instant::now());
+        metrics.took("/statuslists/00ff", Instant::now());
+        let config = Configuration::new("https://a.example.com", "a.example.com");
+        let world = World::of(config.clone(), crate::domain::View::Service);
+        let sights = Sights {
+            world: &world,
+            ring: None,
+            lists: &Lists::new(&config),
+            certificate: Some(Timestamp::from_second(1_800_000_000).unwrap()),
+            calls: &Calls::default(),
         };
-        register(registry, "connections", "Open connections", |s| s.connections.get());
-        register(registry, "requests_in_flight", "Requests under way", |s| s.in_flight.get());
-        register(registry, "requests_taken", "Requests taken since the start", |s| s.requests.get());
-        register(registry, "requests_shed", "Requests shed for load since the start", |s| s.shed.get());
-        register(registry, "connections_refused", "Connections refused since the start", |s| s.refused.get());
-        register(registry, "handshake_failures", "TLS handshakes that failed", |s| {
-            s.handshake_failures.get()
-        });
-        register(registry, "timeouts", "Requests that ran out of time", |s| s.timeouts.get());
-        register(registry, "panics", "Faults of agentid's own", |s| s.panics.get());
+        let text = metrics.text(&sights, Timestamp::UNIX_EPOCH);
+        for line in [
+            "agentid_serve_tokens_issued_total{mode=\"delegated\"} 1",
+            "agentid_serve_tokens_issued_total{mode=\"identity\"} 0",
+            "agentid_serve_refusals_total{reason=\"Unknown\"} 1",
+            "agentid_serve_rate_limited_total{by=\"agent\"} 1",
+            "agentid_serve_request_duration_seconds_count{endpoint=\"token\"} 1",
+            "agentid_serve_request_duration_seconds_count{endpoint=\"statuslist\"} 1",
+            "agentid_serve_requests_total{port=\"verify\"} 0",
+            "agentid_serve_certificate_expiry_timestamp_seconds 1800000000",
+            "agentid_watch_age_seconds{kind=\"leases\"} -1",
+            "agentid_keys_available 0",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
     }
 }

@@ -22,7 +22,7 @@ pub mod users;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -36,7 +36,7 @@ pub use proxy::AGENT_HEADERS;
 
 use self::callers::{ApiServer, Callers};
 use self::lists::Lists;
-use self::metrics::Metrics;
+use self::metrics::{Metrics, Sights};
 use self::router::{Proxies, Public};
 use self::state::State;
 use self::users::UserIssuers;
@@ -162,6 +162,8 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
         world: world.clone(),
         keys,
         ca: RwLock::default(),
+        tls: OnceLock::new(),
+        calls: clients.calls.clone(),
         config,
     });
     {
@@ -185,6 +187,7 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
     };
     // Without a certificate it was told to stop before one came.
     let Some(tls) = tls else { return Ok(()) };
+    let _ = state.tls.set(tls.clone());
     let bounds = Bounds::default();
     let for_proxies = proxies.map(|listener| {
         let handler = Arc::new(Proxies(state.clone()));
@@ -297,6 +300,15 @@ impl Told for Tells {
     }
 
     fn metrics(&self) -> String {
-        self.0.metrics.text(&self.0.world.read(), Timestamp::now())
+        let state = &self.0;
+        let ring = state.ring().ok();
+        let sights = Sights {
+            world: &state.world.read(),
+            ring: ring.as_ref().map(|r| &r.0.ring),
+            lists: &state.lists,
+            certificate: state.tls.get().and_then(Tls::expires),
+            calls: &state.calls,
+        };
+        state.metrics.text(&sights, Timestamp::now())
     }
 }

@@ -4,12 +4,14 @@
 //! body is read only where one is taken.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 
 use super::fault::Fault;
 use super::form::Form;
+use super::metrics::Side;
 use super::state::{Ring, State};
 use super::{credentials, introspect, metadata, proxy, token};
 use crate::net::Source;
@@ -40,16 +42,21 @@ impl Handler for Public {
 
     async fn handle(&self, request: Request) -> Response {
         let state = &self.0;
+        let began = Instant::now();
         if let Err(wait) = state.per_source.check(&Source::of(request.peer.ip())) {
+            state.metrics.limited(Side::Source);
             return Fault::slow_down(wait.seconds(), "too many requests from this address").response();
         }
         let now = Timestamp::now();
-        match below(&state.config.issuer, &request.path) {
+        let path = below(&state.config.issuer, &request.path);
+        let response = match path {
             "/token" => token::answer(state, &request, now).await,
             "/introspect" => introspect::answer(state, &request, now).await,
             "/credentials" => credentials::answer(state, &request, now).await,
             path => published(state, &request, path, now).await,
-        }
+        };
+        state.metrics.took(path, began);
+        response
     }
 }
 
@@ -61,7 +68,10 @@ impl Handler for Proxies {
 
     async fn handle(&self, request: Request) -> Response {
         if request.path.starts_with("/verify/") {
-            return proxy::answer(&self.0, &request, Timestamp::now());
+            let began = Instant::now();
+            let response = proxy::answer(&self.0, &request, Timestamp::now());
+            self.0.metrics.took(&request.path, began);
+            return response;
         }
         text(StatusCode::NOT_FOUND, "try /verify/<AgentResource>\n")
     }

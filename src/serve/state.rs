@@ -2,7 +2,7 @@
 //!
 //! Invariant: a World that is not synced, or staler than `maxStale`, answers nobody.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use super::lists::Lists;
 use super::metrics::Metrics;
 use super::users::UserIssuers;
 use crate::api::{Configuration, SigningAlgorithm};
+use crate::cluster::client::Calls;
 use crate::cluster::feed::SharedWorld;
 use crate::cluster::keystore::Loaded;
 use crate::cluster::keywatch::KeyState;
@@ -22,6 +23,7 @@ use crate::domain::{Key, World};
 use crate::issue::{Issuer, Signers};
 use crate::net::Source;
 use crate::net::rate::Limiter;
+use crate::net::tls::Tls;
 
 /// The tools of every endpoint; shared.
 pub(super) struct State {
@@ -38,6 +40,10 @@ pub(super) struct State {
     pub(super) per_agent: Limiter<Key>,
     /// The CAs that vouch for the self-managed certificate (PEM).
     pub(super) ca: RwLock<Option<String>>,
+    /// The certificate that is served, once there is one.
+    pub(super) tls: OnceLock<Tls>,
+    /// What the API server was asked.
+    pub(super) calls: Calls,
 }
 
 /// The keys of one moment.

@@ -7,6 +7,7 @@ mod churn;
 mod clock;
 #[path = "../common/mod.rs"]
 mod common;
+mod drills;
 mod keys;
 mod restart;
 mod serve;

@@ -36,7 +36,7 @@ pub struct Stage {
     pub idp: Idp,
     /// Where a second API server may be, as agents' `kubeconfig` says.
     pub kube_port: u16,
-    _operator: Operator,
+    pub operator: Operator,
     _keep: tokio::runtime::Runtime,
 }
 
@@ -59,7 +59,7 @@ pub async fn stage() -> &'static Stage {
             forget(control_plane, &town.namespace).await;
             let operator = town.operator(control_plane).await;
             let service = town.serve(control_plane).await;
-            Stage { town, service, idp, kube_port, _operator: operator, _keep: keep }
+            Stage { town, service, idp, kube_port, operator, _keep: keep }
         })
         .await
 }

@@ -18,6 +18,9 @@ mod forge;
 mod identity;
 mod kit;
 mod login;
+#[path = "../common/metrics.rs"]
+mod metrics;
+mod observed;
 mod own;
 mod policy;
 mod record;

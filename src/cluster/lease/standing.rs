@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -95,6 +96,8 @@ pub(super) struct Shared {
     /// Version of the annotations that are on the Lease, and the Lease's resourceVersion since.
     pub(super) written: watch::Sender<(u64, String)>,
     pub(super) urgent: Notify,
+    /// How often the lease has changed hands, as it says.
+    pub(super) transitions: AtomicU64,
 }
 
 /// Access to a running election from elsewhere.
@@ -108,6 +111,12 @@ impl LeaseHandle {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Leadership> {
         self.shared.state.subscribe()
+    }
+
+    /// How often the lease has changed hands, as it was last seen.
+    #[must_use]
+    pub fn transitions(&self) -> u64 {
+        self.shared.transitions.load(Ordering::Relaxed)
     }
 
     /// Replaces what was set before; other annotations of the Lease stay. Written with the next renewal.

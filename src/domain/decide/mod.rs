@@ -65,6 +65,20 @@ pub enum Standing {
     Deleting,
 }
 
+impl Standing {
+    /// Why there are no credentials; `None` if there may be.
+    #[must_use]
+    pub const fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Allowed => None,
+            Self::Refused(r) | Self::Unknown(r) | Self::Unmade(r) => Some(r.reason),
+            Self::Orphaned { .. } => Some(Reason::BoundObjectNotFound),
+            Self::Deleting => Some(Reason::AgentNotFound),
+            Self::Ended => Some(Reason::Expired),
+        }
+    }
+}
+
 /// What a held grant entitles to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entitlement {
@@ -234,6 +248,7 @@ impl Decision {
         Holdings {
             grants: grants.collect(),
             policies: policies.into(),
+            refusal: self.standing.reason(),
             untold: matches!(self.standing, Standing::Unknown(_)),
         }
     }

@@ -12,6 +12,7 @@ mod index;
 mod made;
 mod policies;
 mod recorded;
+mod renewals;
 mod rights;
 mod secrets;
 mod source;
@@ -29,14 +30,16 @@ pub use binders::Unit;
 pub use feed::Object;
 pub use made::{BlueprintTally, Contest};
 pub use recorded::RecordedBy;
+pub use renewals::Renewals;
 pub use source::{Lost, Source, SourceState};
 pub use table::Origin;
-pub use tally::{GrantTally, Holding, Holdings, PolicyTally};
+pub use tally::{GrantTally, Holding, Holdings, PolicyTally, Totals};
 
 use self::binders::Binders;
 use self::made::Made;
 use self::policies::PolicyIndex;
 use self::recorded::Lists;
+use self::renewals::Instants;
 use self::table::Table;
 use self::tally::Tally;
 use self::users::Users;
@@ -122,6 +125,7 @@ pub struct World {
     users: Users,
     policy_index: PolicyIndex,
     lists: Lists,
+    instants: Instants,
 
     foreign: HashMap<Key, Foreign>,
     confirmed_gone: HashSet<Uid>,
@@ -177,6 +181,7 @@ impl World {
             users: Users::new(),
             policy_index: PolicyIndex::default(),
             lists: Lists::default(),
+            instants: Instants::default(),
             foreign: HashMap::new(),
             confirmed_gone: HashSet::new(),
             tally: Tally::default(),

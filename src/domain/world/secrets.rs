@@ -23,6 +23,9 @@ impl World {
         }
         self.foreign.remove(&key);
         if let Some(agent) = agent {
+            if let Some(taken) = self.secrets.get(&key) {
+                self.instants.count(taken, true);
+            }
             self.secrets_of.entry(agent).or_default().push(key.clone());
         }
         if orphan {
@@ -35,6 +38,7 @@ impl World {
 
     pub(super) fn forget_secret(&mut self, secret: &Credentials) {
         let Some(agent) = secret.agent else { return };
+        self.instants.count(secret, false);
         if let Some(secrets) = self.secrets_of.get_mut(&agent) {
             secrets.retain(|k| *k != secret.meta.key);
             if secrets.is_empty() {

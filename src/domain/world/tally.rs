@@ -2,6 +2,7 @@
 //! ever going over all agents.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use super::World;
@@ -30,8 +31,19 @@ pub struct Holdings {
     pub grants: Box<[Holding]>,
     /// The policies that refuse it something, or would, each with how many grants; 0: the agent as a whole.
     pub policies: Box<[(Arc<str>, i64)]>,
+    /// Why it has no credentials itself; `None` if it may have them.
+    pub refusal: Option<Reason>,
     /// How the agent stands could not be told.
     pub untold: bool,
+}
+
+/// The counts over all agents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Agents by why they have no credentials; `None`: they may have them.
+    pub agents: HashMap<Option<Reason>, i64>,
+    /// Pairs of an agent and a grant, by what came of it and why.
+    pub grants: HashMap<(GrantState, Option<Reason>), i64>,
 }
 
 /// The counts of one grant.
@@ -62,6 +74,7 @@ pub(super) struct Tally {
     grants: HashMap<Key, GrantTally>,
     resources: HashMap<Arc<str>, i64>,
     policies: HashMap<Arc<str>, PolicyTally>,
+    totals: Totals,
     dirty_grants: BTreeSet<Key>,
     dirty_resources: BTreeSet<Arc<str>>,
     dirty_policies: BTreeSet<Arc<str>>,
@@ -89,8 +102,9 @@ impl Tally {
     }
 
     pub(super) fn forget_agent(&mut self, agent: &Key) {
-        self.record(agent, Holdings::default());
-        self.holdings.remove(agent);
+        if let Some(old) = self.holdings.remove(agent) {
+            self.count(agent, &old, -1);
+        }
     }
 
     pub(super) fn holdings(&self, agent: &Key) -> Option<&Holdings> {
@@ -101,13 +115,13 @@ impl Tally {
         if self.holdings.get(agent) == Some(&holdings) {
             return;
         }
-        let old = self.holdings.remove(agent).unwrap_or_default();
-        self.count(agent, &old, -1);
+        self.forget_agent(agent);
         self.count(agent, &holdings, 1);
         self.holdings.insert(agent.clone(), holdings);
     }
 
     fn count(&mut self, agent: &Key, holdings: &Holdings, by: i64) {
+        add(&mut self.totals.agents, &holdings.refusal, by);
         for (policy, grants) in &holdings.policies {
             let tally = self.policies.entry(policy.clone()).or_default();
             tally.agents += by;
@@ -119,6 +133,7 @@ impl Tally {
         }
         let mut held_resources = BTreeSet::new();
         for holding in &holdings.grants {
+            add(&mut self.totals.grants, &(holding.state, holding.reason), by);
             let key = agent.sibling(holding.grant.clone());
             let tally = self.grants.entry(key.clone()).or_default();
             match holding.state {
@@ -129,11 +144,7 @@ impl Tally {
                 GrantState::Refused => tally.refused += by,
             }
             if let Some(reason) = holding.reason {
-                let n = tally.reasons.entry(reason).or_default();
-                *n += by;
-                if *n == 0 {
-                    tally.reasons.remove(&reason);
-                }
+                add(&mut tally.reasons, &reason, by);
             }
             tally.audited += if holding.audited { by } else { 0 };
             if *tally == GrantTally::default() {
@@ -142,17 +153,28 @@ impl Tally {
             self.dirty_grants.insert(key);
         }
         for resource in held_resources {
-            let n = self.resources.entry(resource.clone()).or_default();
-            *n += by;
-            if *n == 0 {
-                self.resources.remove(&resource);
-            }
+            add(&mut self.resources, &resource, by);
             self.dirty_resources.insert(resource);
         }
     }
 }
 
+/// Counts; what comes to nothing takes no room.
+fn add<K: Eq + Hash + Clone>(counts: &mut HashMap<K, i64>, key: &K, by: i64) {
+    let n = counts.entry(key.clone()).or_default();
+    *n += by;
+    if *n == 0 {
+        counts.remove(key);
+    }
+}
+
 impl World {
+    /// The counts over all agents that were decided.
+    #[must_use]
+    pub const fn totals(&self) -> &Totals {
+        &self.tally.totals
+    }
+
     /// Records what an agent was decided to hold; nothing, if it is gone meanwhile. Unknown is not absent: what
     /// was known of an agent before it could no longer be told still counts.
     pub fn record_holdings(&mut self, agent: &Key, holdings: Holdings) {
@@ -218,6 +240,7 @@ mod tests {
             policies: reason.iter().map(|_| (Arc::from("p"), 1)).collect(),
             grants: [Holding { grant: "g".into(), resource: "r".into(), state, reason, audited: true }]
                 .into(),
+            refusal: reason.filter(|r| *r == Reason::Suspended),
             untold: false,
         };
         t.record(&a, holding(GrantState::Held, None));
@@ -229,10 +252,16 @@ mod tests {
         t.dirty_grants.clear();
         t.record(&a, holding(GrantState::Held, None));
         assert!(t.dirty_grants.is_empty(), "the same decision counts nothing");
+        let denied = (GrantState::Refused, Some(Reason::PolicyDenied));
+        assert_eq!((t.totals.agents[&None], t.totals.grants[&denied]), (2, 1));
+        t.record(&b, holding(GrantState::Refused, Some(Reason::Suspended)));
+        assert_eq!(t.totals.agents, HashMap::from([(None, 1), (Some(Reason::Suspended), 1)]));
+        assert!(!t.totals.grants.contains_key(&denied));
         t.forget_agent(&a);
         t.forget_agent(&b);
         assert!(t.grants.is_empty() && t.resources.is_empty() && t.holdings.is_empty());
         assert!(t.policies.is_empty());
+        assert_eq!(t.totals, Totals::default());
         assert!(t.dirty_grants.contains(&g));
     }
 }

@@ -54,10 +54,12 @@ impl List {
         self.said.get(index) == Some(true)
     }
 
-    fn take(&mut self, index: usize, entry: Entry) {
+    /// Says whether an entry that was said to be VALID is INVALID now.
+    fn take(&mut self, index: usize, entry: Entry) -> bool {
         if index >= MAX_STATUS_ENTRIES {
-            return;
+            return false;
         }
+        let was_valid = self.was_said(index) && self.bits.get(index) == Some(false);
         self.reach(index + 1);
         match entry {
             Entry::Valid => self.write(index, false),
@@ -67,6 +69,7 @@ impl List {
         }
         // Cannot fail: it is below the limit.
         let _ = self.said.set(index, true);
+        was_valid && entry == Entry::Invalid
     }
 
     /// Lets the entries of a range that nobody ever recorded read the same.
@@ -120,11 +123,11 @@ impl Table {
         self.lists.get(&list).map(|l| (l.bits.clone(), l.version))
     }
 
-    /// Takes in what an entry reads.
-    pub(super) fn take(&mut self, at: StatusRef, entry: Entry) {
-        let Ok(index) = usize::try_from(at.index) else { return };
-        self.lists.entry(at.list).or_default().take(index, entry);
+    /// Takes in what an entry reads; says whether it was revoked by that.
+    pub(super) fn take(&mut self, at: StatusRef, entry: Entry) -> bool {
+        let Ok(index) = usize::try_from(at.index) else { return false };
         self.touched.insert(at.list);
+        self.lists.entry(at.list).or_default().take(index, entry)
     }
 
     /// Gives another list its length, every entry VALID that nobody recorded; [`Table::settle`] does the rest.

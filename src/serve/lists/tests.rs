@@ -258,7 +258,9 @@ async fn a_million_entries_take_a_hundred_changes() {
     let lists = Lists::new(&config());
     {
         let mut inner = lists.inner();
-        (0..1_000_000).for_each(|index| inner.table.take(StatusRef { list, index }, Entry::Valid));
+        for index in 0..1_000_000 {
+            inner.table.take(StatusRef { list, index }, Entry::Valid);
+        }
         inner.ready = true;
     }
     let now = Timestamp::from_second(1_800_000_000).unwrap();
@@ -305,7 +307,7 @@ async fn the_loop_follows_a_shared_world() {
     tokio::time::timeout(patience, reads(Entry::Valid)).await.unwrap();
     let uid = shared.read().agent(&key()).unwrap().meta.uid;
     shared.write().remove(&Source::Agents, &key(), uid, 0);
-    shared.changed.notify_one();
+    shared.tell();
     tokio::time::timeout(patience, reads(Entry::Invalid)).await.unwrap();
     stop.cancel();
     tokio::time::timeout(patience, running).await.unwrap().unwrap();
