@@ -199,7 +199,7 @@ async fn left(client: &Client, namespace: &str) -> [usize; 3] {
 async fn create(client: Client, namespace: String, name: String) {
     let pod = serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {"app": "bot", "agentid.dev/agent": ""}},
-        "spec": {"containers": [{"name": "c", "image": "example.com/none"}]},
+        "spec": {"schedulerName": "none", "containers": [{"name": "c", "image": "example.com/none"}]},
     }));
     let pods: Api<Pod> = Api::namespaced(client, &namespace);
     pods.create(&PostParams::default(), &pod.unwrap()).await.unwrap();

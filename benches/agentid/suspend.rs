@@ -118,7 +118,7 @@ async fn crew(scene: &Scene, namespace: &Namespace, poster: &Poster) -> Vec<Byte
             let pods: Api<Pod> = Api::namespaced(namespace.client.clone(), &namespace.name);
             let pod = serde_json::from_value(json!({
                 "metadata": {"name": name, "labels": {"agentid.dev/agent": ""}},
-                "spec": {"serviceAccountName": "runner", "containers": [{"name": "c", "image": "example.com/none"}]},
+                "spec": {"serviceAccountName": "runner", "schedulerName": "none", "containers": [{"name": "c", "image": "example.com/none"}]},
             }));
             let pod = pods.create(&PostParams::default(), &pod.unwrap()).await.unwrap();
             let agent = json!({

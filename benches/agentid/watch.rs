@@ -1,11 +1,10 @@
 //! Watches of the bench's own: when each object was first seen in the state that is waited for.
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use kube::Client;
 use kube::core::WatchEvent;
 use serde::Deserialize;
@@ -52,10 +51,13 @@ pub struct SeenSecret {
     metadata: SeenMeta,
 }
 
+/// Whose metadata it is.
 #[derive(Clone, Debug, Deserialize)]
-struct SeenMeta {
+#[serde(rename_all = "camelCase")]
+pub struct SeenMeta {
     name: String,
     namespace: String,
+    resource_version: String,
     #[serde(default)]
     annotations: HashMap<String, String>,
 }
@@ -67,7 +69,7 @@ pub trait Seen: DeserializeOwned + Clone + Send + Sync + 'static {
     /// Waited for is its end, whatever it says before.
     const ENDS: bool = false;
     fn reached(&self) -> bool;
-    fn key(&self) -> String;
+    fn meta(&self) -> &SeenMeta;
 }
 
 impl Seen for SeenAgent {
@@ -79,8 +81,8 @@ impl Seen for SeenAgent {
         self.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True")
     }
 
-    fn key(&self) -> String {
-        format!("{}/{}", self.metadata.namespace, self.metadata.name)
+    fn meta(&self) -> &SeenMeta {
+        &self.metadata
     }
 }
 
@@ -93,8 +95,8 @@ impl Seen for GoneAgent {
         true
     }
 
-    fn key(&self) -> String {
-        format!("{}/{}", self.metadata.namespace, self.metadata.name)
+    fn meta(&self) -> &SeenMeta {
+        &self.metadata
     }
 }
 
@@ -107,8 +109,8 @@ impl Seen for SeenSecret {
         self.metadata.annotations.get("agentid.dev/tokens").is_some_and(String::is_empty)
     }
 
-    fn key(&self) -> String {
-        format!("{}/{}", self.metadata.namespace, self.metadata.name)
+    fn meta(&self) -> &SeenMeta {
+        &self.metadata
     }
 }
 
@@ -126,32 +128,32 @@ impl Sightings {
             .body(Vec::new())
             .unwrap();
         let list: serde_json::Value = client.request(list).await.unwrap();
-        let from = list["metadata"]["resourceVersion"].as_str().expect("a resourceVersion").to_owned();
-        let request = http::Request::get(format!(
-            "{collection}?watch=true&resourceVersion={from}&timeoutSeconds={WATCH_SECONDS}"
-        ))
-        .header("accept", T::ACCEPT)
-        .body(Vec::new())
-        .unwrap();
-        let events = client.request_events::<T>(request).await.unwrap();
+        let mut from = list["metadata"]["resourceVersion"].as_str().expect("a resourceVersion").to_owned();
+        let (client, collection) = (client.clone(), collection.to_owned());
         let seen = Arc::new(Mutex::new(HashMap::new()));
+        // The first is under way before this returns.
+        let mut events = Box::pin(events::<T>(&client, &collection, &from).await);
         let task = tokio::spawn({
             let seen = seen.clone();
             async move {
-                let mut events = pin!(events);
                 loop {
-                    let object = match events.try_next().await {
-                        Ok(Some(WatchEvent::Added(object) | WatchEvent::Modified(object))) if !T::ENDS => {
-                            object
-                        }
-                        Ok(Some(WatchEvent::Deleted(object))) if T::ENDS => object,
+                    let (object, ended) = match events.try_next().await {
+                        Ok(Some(WatchEvent::Added(object) | WatchEvent::Modified(object))) => (object, false),
+                        Ok(Some(WatchEvent::Deleted(object))) => (object, true),
                         Ok(Some(WatchEvent::Error(status))) => panic!("the bench's watch: {status:?}"),
-                        Ok(Some(_)) => continue,
-                        Ok(None) => panic!("the bench's watch has ended"),
+                        Ok(Some(WatchEvent::Bookmark(_))) => continue,
+                        // The API server ends the watch of who reads too slowly; it is taken up where it was.
+                        Ok(None) => {
+                            events = Box::pin(self::events::<T>(&client, &collection, &from).await);
+                            continue;
+                        }
                         Err(e) => panic!("the bench's watch: {e}"),
                     };
-                    if object.reached() {
-                        seen.lock().unwrap().entry(object.key()).or_insert_with(Instant::now);
+                    let SeenMeta { name, namespace, resource_version, .. } = object.meta();
+                    from.clone_from(resource_version);
+                    if ended == T::ENDS && object.reached() {
+                        let key = format!("{namespace}/{name}");
+                        seen.lock().unwrap().entry(key).or_insert_with(Instant::now);
                     }
                 }
             }
@@ -198,4 +200,18 @@ impl Drop for Sightings {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+async fn events<T: Seen>(
+    client: &Client,
+    collection: &str,
+    from: &str,
+) -> impl Stream<Item = Result<WatchEvent<T>, kube::Error>> + use<T> {
+    let request = http::Request::get(format!(
+        "{collection}?watch=true&resourceVersion={from}&timeoutSeconds={WATCH_SECONDS}"
+    ))
+    .header("accept", T::ACCEPT)
+    .body(Vec::new())
+    .unwrap();
+    client.request_events::<T>(request).await.unwrap()
 }

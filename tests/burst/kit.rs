@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::ops::Deref;
+use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
 use agentid::api::{AgentBlueprint, AgentIdentity, GRANT_LABEL, MANAGED_BY, SECRET_TYPE, TRUST_NAME};
@@ -15,6 +16,7 @@ use kube::core::NamespaceResourceScope;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::task::JoinHandle;
 
 use crate::common::audit::{self, Entry};
 use crate::common::{ControlPlane, Namespace, Operator, eventually};
@@ -23,7 +25,7 @@ use crate::service::{Service, Town};
 /// Calls of a test's own that are under way at once.
 pub const AT_ONCE: usize = 32;
 /// For what a whole burst waits for.
-pub const PATIENCE: Duration = Duration::from_secs(240);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Two operators must never serve one cluster, and two bursts would be one.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -34,10 +36,45 @@ pub struct Stage {
     pub town: Town,
     pub service: Service,
     began: Instant,
-    _operator: Operator,
+    _operator: Kept,
     _system: Namespace,
     // Last: the next one comes when all else is gone.
     _turn: MutexGuard<'static, ()>,
+}
+
+/// An operator that is started again when it ends by itself, as Kubernetes would: on a machine that stalls for seconds it
+/// loses its Lease.
+struct Kept {
+    operator: Arc<StdMutex<Option<Operator>>>,
+    keeper: JoinHandle<()>,
+}
+
+impl Kept {
+    async fn start(town: &Town) -> Self {
+        let operator = town.operator(ControlPlane::shared()).await;
+        let operator = Arc::new(StdMutex::new(Some(operator)));
+        let (kept, town) = (operator.clone(), town.clone());
+        let keeper = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let ended = kept.lock().unwrap().as_ref().is_some_and(|o| !o.runs());
+                if ended {
+                    println!("the operator has ended by itself and is started again");
+                    let again = town.operator(ControlPlane::shared()).await;
+                    *kept.lock().unwrap() = Some(again);
+                }
+            }
+        });
+        Self { operator, keeper }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.keeper.abort();
+        // It has ended when this returns.
+        drop(self.operator.lock().unwrap().take());
+    }
 }
 
 impl Deref for Stage {
@@ -55,7 +92,7 @@ impl Stage {
         // The key ring is of one issuer, which is another each time.
         let system = Namespace::new(control_plane, "burst-system").await;
         let town = Town::new(&system.name, more);
-        let operator = town.operator(control_plane).await;
+        let operator = Kept::start(&town).await;
         let service = town.serve(control_plane).await;
         let ns = Namespace::for_pods(control_plane, prefix).await;
         Self { ns, town, service, began: Instant::now(), _operator: operator, _system: system, _turn: turn }

@@ -126,7 +126,7 @@ impl Asker {
     async fn pod(&self, name: &str) -> Pod {
         let pod = serde_json::from_value(json!({
             "metadata": {"name": name, "labels": {"app": "bot", "agentid.dev/agent": ""}},
-            "spec": {"serviceAccountName": "runner", "containers": [{"name": "c", "image": "example.com/none"}]},
+            "spec": {"serviceAccountName": "runner", "schedulerName": "none", "containers": [{"name": "c", "image": "example.com/none"}]},
         }));
         self.pods.create(&PostParams::default(), &pod.unwrap()).await.unwrap()
     }
