@@ -7,6 +7,9 @@ SHELL := bash
 CP := tests/control-plane/cp.sh
 # What the policies in admission/ are made for: the same names as in the examples.
 ADMISSION := cargo run --quiet --locked -- admission --namespace agentid-system --config examples/configuration.yaml --image example.com/agentid
+# The same for placeholders, in whose place the chart puts its values.
+CHART_ADMISSION := cargo run --quiet --locked -- admission --namespace namespace.placeholder --config charts/placeholders.yaml --image image.placeholder
+HELM = "$$(tests/chart/setup.sh)"
 
 .PHONY: help
 help: ## list the targets
@@ -26,16 +29,26 @@ check: ## formatting, lints, unit tests, generated files, dependencies: what nee
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo test --lib --locked
 	cargo run --quiet --locked -- crds --check crds
+	cargo run --quiet --locked -- crds --check charts/agentid/files/crds
 	$(ADMISSION) --check admission
+	$(CHART_ADMISSION) --check charts/agentid/files/admission
+	$(HELM) lint charts/agentid --strict --quiet --values tests/chart/values/minimal.yaml
+	$(HELM) lint charts/agentid --strict --quiet --values tests/chart/values/everything.yaml
 	scripts/deny.sh
 
 .PHONY: crds
-crds: ## generate crds/ anew
+crds: ## generate crds/ anew, and the chart's copy
 	cargo run --quiet --locked -- crds --output-dir crds
+	cargo run --quiet --locked -- crds --output-dir charts/agentid/files/crds
 
 .PHONY: admission
-admission: ## generate admission/ anew
+admission: ## generate admission/ anew, and the chart's policies
 	$(ADMISSION) --output-dir admission
+	$(CHART_ADMISSION) --output-dir charts/agentid/files/admission
+
+.PHONY: chart
+chart: ## package the Helm chart in target/chart/
+	$(HELM) package charts/agentid --destination target/chart
 
 .PHONY: up
 up: ## start a Kubernetes control plane on this machine (the first time it is built: about 7 minutes)

@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [ -n "${AGENTID_TEST_CONTEXT:-}" ] || tests/control-plane/get.sh >/dev/null
 tests/verifiers/setup.sh >/dev/null
 tests/interop/setup.sh >/dev/null
+tests/chart/setup.sh >/dev/null
 
 status=0
 cargo test --locked --no-fail-fast "$@" || status=$?
