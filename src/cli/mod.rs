@@ -59,6 +59,7 @@ pub enum Command {
     Publish(publish::PublishArgs),
     Resume(suspend::ResumeArgs),
     Sidecar(sidecar::SidecarArgs),
+    SidecarReady(sidecar::ReadyArgs),
     Suspend(suspend::SuspendArgs),
     Token(token::TokenArgs),
     Trace(trace::TraceArgs),
@@ -97,7 +98,7 @@ pub enum CliError {
     /// Of `agentid publish`.
     #[error(transparent)]
     Publish(#[from] publish::PublishError),
-    /// Of `agentid sidecar`.
+    /// Of `agentid sidecar` and `agentid sidecar-ready`.
     #[error(transparent)]
     Sidecar(#[from] sidecar::SidecarError),
     /// Of `agentid suspend` and `agentid resume`.
@@ -149,6 +150,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Publish(command) => wait(command.run()),
         Command::Resume(command) => wait(command.run()),
         Command::Sidecar(command) => wait(command.run()),
+        Command::SidecarReady(command) => command.run().map_err(CliError::from),
         Command::Suspend(command) => wait(command.run()),
         Command::Token(command) => wait(command.run()),
         Command::Trace(command) => wait(command.run()),
