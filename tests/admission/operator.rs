@@ -79,7 +79,14 @@ async fn it_binds_agents_alone_and_in_bindings_of_its_own() {
     let ann = person(cp, "ann").await;
     ann.creates(&ns, &binding("RoleBinding", "hers", "", &[("User", "ann")])).await;
     let taken = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "agentid"}}, "subjects": []});
-    operator.cannot_change(&ns, &binding("RoleBinding", "hers", "", &[]), taken, &["hers", label]).await;
+    operator
+        .cannot_change(&ns, &binding("RoleBinding", "hers", "", &[]), taken.clone(), &["hers", label])
+        .await;
+    // One of its own that has lost its labels is healed: the grant that it goes with says whose it is.
+    let owner = "ownerReferences: [{apiVersion: agentid.dev/v1alpha1, kind: AgentGrant, name: g, \
+                 uid: 0b5f4b3e-6f0e-4c64-9a51-0f4f1f0e7a11}], labels: {";
+    ann.creates(&ns, &binding("RoleBinding", "stripped", "", &[]).replace("labels: {", owner)).await;
+    operator.changes(&ns, &binding("RoleBinding", "stripped", "", &[]), taken).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,9 @@ use super::ControlPlane;
 pub struct Entry {
     /// `create`, `update`, `patch`, `delete` or `deletecollection`.
     pub verb: String,
+    /// Path and query.
+    #[serde(default, rename = "requestURI")]
+    pub request_uri: String,
     /// Who.
     pub user: User,
     /// The client program, such as `agentid/0.1.0`.
@@ -33,7 +36,11 @@ pub struct User {
 
 /// What was written.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Object {
+    /// Empty for the core group.
+    #[serde(default)]
+    pub api_group: String,
     /// The plural, such as `secrets`.
     #[serde(default)]
     pub resource: String,

@@ -36,7 +36,7 @@ impl ControlPlane {
                 Ok(context) if !context.is_empty() => Self::existing(&context),
                 _ => {
                     let dir = std::env::var_os("AGENTID_CP_DIR").map(PathBuf::from);
-                    Self::start(dir.unwrap_or_else(|| target_dir().join("control-plane")), false)
+                    Self::start(dir.unwrap_or_else(|| target_dir().join("control-plane")), false, "")
                 }
             };
             control_plane.install_crds();
@@ -46,15 +46,20 @@ impl ControlPlane {
 
     /// One that the test may break. It is taken down when the value is dropped or the process ends.
     pub fn private(name: &str) -> Self {
-        let dir = target_dir().join("control-planes").join(format!("{name}-{}", std::process::id()));
-        let control_plane = Self::start(dir, true);
+        let control_plane = Self::bare(name, "");
         control_plane.install_crds();
         control_plane
     }
 
-    fn start(dir: PathBuf, private: bool) -> Self {
+    /// A private one without our definitions; with further flags of the API server (words, no quoting).
+    pub fn bare(name: &str, apiserver_args: &str) -> Self {
+        let dir = target_dir().join("control-planes").join(format!("{name}-{}", std::process::id()));
+        Self::start(dir, true, apiserver_args)
+    }
+
+    fn start(dir: PathBuf, private: bool, apiserver_args: &str) -> Self {
         let parent = if private { std::process::id() } else { lasting_process() };
-        script(&dir, ["up", "--with-parent", &parent.to_string()]);
+        script(&dir, ["up", "--with-parent", &parent.to_string()], apiserver_args);
         let bash =
             r#"eval "$("$0" env)"; printf '%s\n' "$KUBECONFIG" "$AGENTID_KUBECTL" "$AGENTID_AUDIT_LOG""#;
         let mut command = Command::new("bash");
@@ -153,7 +158,7 @@ impl ControlPlane {
 
     fn fault(&self, command: &str) {
         assert!(self.private, "{command}: only on a private control plane");
-        script(self.dir.as_ref().unwrap(), [command]);
+        script(self.dir.as_ref().unwrap(), [command], "");
     }
 }
 
@@ -181,8 +186,11 @@ fn script_path() -> PathBuf {
 }
 
 /// Runs `cp.sh`. Its progress goes to the test's standard error, since the first time takes minutes.
-fn script<'a>(dir: &Path, args: impl IntoIterator<Item = &'a str>) {
+fn script<'a>(dir: &Path, args: impl IntoIterator<Item = &'a str>, apiserver_args: &str) {
     let mut command = Command::new(script_path());
+    if !apiserver_args.is_empty() {
+        command.env("APISERVER_ARGS", apiserver_args);
+    }
     command.args(args).env("AGENTID_CP_DIR", dir).stdin(Stdio::null()).stdout(Stdio::null());
     if std::env::var_os("AGENTID_CP_PORT").is_none() || dir.starts_with(target_dir().join("control-planes")) {
         command.env("AGENTID_CP_PORT", "auto");

@@ -45,6 +45,8 @@ pub struct Town {
     pub namespace: String,
     pub issuer: String,
     pub configuration: String,
+    /// As whom the service asks the API server; the control plane's administrator when absent.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 impl Town {
@@ -56,7 +58,7 @@ impl Town {
              trustDomain: agents.example.com\nserving: {{ipAddresses: [127.0.0.1], rateLimits: {{perSource: \
              {{perSecond: 5000, burst: 5000}}, perAgent: {{perSecond: 500, burst: 500}}}}}}\n{more}"
         );
-        Self { namespace: namespace.to_owned(), issuer, configuration }
+        Self { namespace: namespace.to_owned(), issuer, configuration, kubeconfig: None }
     }
 
     pub async fn operator(&self, control_plane: &ControlPlane) -> Operator {
@@ -89,7 +91,7 @@ impl Town {
             "--namespace",
             &self.namespace,
             "--kubeconfig",
-            &control_plane.kubeconfig.to_string_lossy(),
+            &self.kubeconfig.as_ref().unwrap_or(&control_plane.kubeconfig).to_string_lossy(),
             "--listen",
             listen,
             "--verify-listen",

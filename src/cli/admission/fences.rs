@@ -44,6 +44,12 @@ fn operator(settings: &Settings) -> Policy {
     let labelled = |object: &str| {
         format!("{object}.metadata.?labels[?{}].orValue('') == {}", text(MANAGED_BY.0), text(MANAGED_BY.1))
     };
+    // Of ours, one that has lost its labels is told by whom it goes with, so that it can be healed.
+    let owned = format!(
+        "oldObject.metadata.?ownerReferences.orValue([]).exists(o, o.apiVersion.startsWith({}) && o.kind in \
+         ['AgentGrant', 'AgentBlueprint'])",
+        text(&format!("{GROUP}/"))
+    );
     let secret = format!("({} && request.resource.resource == 'secrets')", of(""));
     let binding = format!("({} && request.resource.resource == 'rolebindings')", of(RBAC));
     Policy {
@@ -82,7 +88,7 @@ fn operator(settings: &Settings) -> Policy {
                 ),
                 (
                     format!(
-                        "variables.leaving || !{binding} || ({} && (oldObject == null || {}) && \
+                        "variables.leaving || !{binding} || ({} && (oldObject == null || {} || {owned}) && \
                          object.?subjects.orValue([]).all(s, s.kind == 'User' && {}))",
                         labelled("object"),
                         labelled("oldObject"),
