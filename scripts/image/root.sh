@@ -60,7 +60,8 @@ if [ "$arch" != "$own" ]; then
 fi
 # Pages of 64 KiB: the largest that arm64 kernels have; jemalloc would take this machine's.
 [ "$arch" != arm64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16
-cargo build --locked --profile "$profile" --target "$target" --bin agentid >&2
+# Not the commit's time: what compiles C code would do so anew for each commit.
+SOURCE_DATE_EPOCH=0 cargo build --locked --profile "$profile" --target "$target" --bin agentid >&2
 [ "$profile" != dev ] || profile=debug
 program=${CARGO_TARGET_DIR:-target}/$target/$profile/agentid
 
