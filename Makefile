@@ -59,6 +59,18 @@ up: ## start a Kubernetes control plane on this machine (the first time it is bu
 down: ## stop that control plane and remove its state
 	@$(CP) down
 
+.PHONY: node-up
+node-up: ## start a control plane and a real node of it, which runs pods: as root (see tests/node/README.md)
+	@tests/node/node.sh up
+
+.PHONY: node-down
+node-down: ## stop both and remove their state
+	@tests/node/node.sh down
+
+.PHONY: image
+image: ## build the image as an OCI archive, target/image/agentid.tar, without a daemon (IMAGE=<name>:<tag>)
+	@scripts/image.sh $(if $(IMAGE),--name $(IMAGE))
+
 .PHONY: fuzz
 fuzz: ## fuzz what reads tokens and status lists (30 s a target; FUZZ_SECONDS=<n>)
 	@scripts/fuzz.sh

@@ -11,6 +11,11 @@ tests/interop/setup.sh >/dev/null
 tests/chart/setup.sh >/dev/null
 # Without it, the test of the alerts says that it was skipped.
 tests/alerts/setup.sh >/dev/null || true
+# The image and the node's programs, where there can be a node; the test itself says where not.
+if [ -z "${AGENTID_TEST_CONTEXT:-}" ] && tests/node/node.sh check >/dev/null; then
+  tests/node/get.sh >/dev/null
+  scripts/image.sh >/dev/null
+fi
 
 status=0
 cargo test --locked --no-fail-fast "$@" || status=$?

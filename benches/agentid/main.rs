@@ -15,6 +15,7 @@ mod bed;
 mod burst;
 mod create;
 mod fleet;
+mod image;
 mod report;
 mod rest;
 mod revoke;
@@ -52,12 +53,13 @@ fn main() -> ExitCode {
 }
 
 async fn run(report: &mut Report) {
-    // Needs no cluster.
+    // Need no cluster.
+    image::size(report);
     if report.wants(&["statuslist_bytes", "statuslist_ms"]) {
         statuslist::a_million(report).await;
-        if !report.wants_others(&["statuslist_bytes", "statuslist_ms"]) {
-            return;
-        }
+    }
+    if !report.wants_others(&["image_bytes", "statuslist_bytes", "statuslist_ms"]) {
+        return;
     }
     let bed = bed::Bed::new().await;
     create::rate(&bed, report).await;

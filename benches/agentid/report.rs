@@ -48,7 +48,7 @@ impl fmt::Display for Goal {
 }
 
 /// Every figure: its name, unit and goal.
-const FIGURES: [(&str, &str, Goal); 19] = [
+const FIGURES: [(&str, &str, Goal); 20] = [
     ("create_rate", "ratio", Goal::AtLeast(0.9)),
     ("create_latency_p50", "s", Goal::Told),
     ("create_latency_p99", "s", Goal::Told),
@@ -73,6 +73,7 @@ const FIGURES: [(&str, &str, Goal); 19] = [
     ("suspend_emptied_p99", "s", Goal::Told),
     ("statuslist_bytes", "bytes", Goal::Told),
     ("statuslist_ms", "ms", Goal::Below(100.0)),
+    ("image_bytes", "bytes", Goal::Told),
 ];
 
 /// The figures of one run.

@@ -1,10 +1,14 @@
-"""An agent that calls a service: it buys a token with its pod's service-account token, calls, and prints the answer.
+"""An agent that calls a service and prints the answer. It buys a token with its pod's service-account token:
 
     python client.py --issuer https://agents.example.com --ca /var/run/agentid/ca.crt \\
         --token-file /var/run/agentid/token --resource https://tickets.example.com \\
         --service http://tickets.tickets.svc:8080/tickets
 
-Python's standard library is all it needs. `--every SECONDS` lets it call over and over, with one token until shortly
+or reads the one that agentid delivers, in the agent's Secret or by the sidecar, and keeps fresh:
+
+    python client.py --file /var/run/agentid/tickets.jwt --service http://tickets.tickets.svc:8080/tickets
+
+Python's standard library is all it needs. `--every SECONDS` lets it call over and over, with one bought token until shortly
 before that expires, and end with the first answer that is not 200. It exits 1 when it is refused, with why on
 standard error.
 """
@@ -67,6 +71,15 @@ def buy(given):
     return answer["access_token"], time.monotonic() + answer["expires_in"] * 0.8
 
 
+def read(given):
+    """The delivered token. Read afresh for each call: it is renewed, and taken away, in place."""
+    try:
+        with open(given.file, encoding="ascii") as file:
+            return file.read().strip(), time.monotonic()
+    except FileNotFoundError:
+        sys.exit(f"no token: {given.file} is not there; agent.json beside it says why")
+
+
 def call(given, token):
     request = urllib.request.Request(given.service, headers={"Authorization": f"Bearer {token}"})
     # With TLS in front of the service, its certificate is judged by the system's CAs.
@@ -78,20 +91,24 @@ def call(given, token):
 
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--issuer", required=True, help="agentid's issuer")
+    options.add_argument("--file", help="a delivered token; without it one is bought, by the next four")
+    options.add_argument("--issuer", help="agentid's issuer")
     options.add_argument("--ca", help="a file of the CA that vouches for it; left out: the system's")
-    options.add_argument("--token-file", required=True, help="the pod's projected service-account token")
-    options.add_argument("--resource", required=True, help="the audience of the service")
+    options.add_argument("--token-file", help="the pod's projected service-account token")
+    options.add_argument("--resource", help="the audience of the service")
     options.add_argument("--scope", help="scopes, separated by spaces; left out: all that the grant holds")
     options.add_argument("--service", required=True, help="the URL to call")
     options.add_argument("--every", type=float, help="call again after so many seconds")
     given = options.parse_args()
-    token, until = buy(given)
+    if not given.file and not (given.issuer and given.token_file and given.resource):
+        options.error("either --file, or --issuer, --token-file and --resource")
+    get = read if given.file else buy
+    token, until = get(given)
     call(given, token)
     while given.every:
         time.sleep(given.every)
         if time.monotonic() >= until:
-            token, until = buy(given)
+            token, until = get(given)
         call(given, token)
 
 

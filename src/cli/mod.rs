@@ -78,6 +78,7 @@ pub enum Command {
     Resume(suspend::ResumeArgs),
     Rotate(rotate::RotateArgs),
     Sidecar(sidecar::SidecarArgs),
+    SidecarReady(sidecar::ReadyArgs),
     Suspend(suspend::SuspendArgs),
     Token(token::TokenArgs),
     Trace(trace::TraceArgs),
@@ -132,7 +133,7 @@ pub enum CliError {
     /// Of `agentid rotate`.
     #[error(transparent)]
     Rotate(#[from] rotate::RotateError),
-    /// Of `agentid sidecar`.
+    /// Of `agentid sidecar` and `agentid sidecar-ready`.
     #[error(transparent)]
     Sidecar(#[from] sidecar::SidecarError),
     /// Of `agentid suspend` and `agentid resume`.
@@ -233,6 +234,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Resume(command) => wait(command.run()),
         Command::Rotate(command) => wait(command.run()),
         Command::Sidecar(command) => wait(command.run()),
+        Command::SidecarReady(command) => command.run().map_err(CliError::from),
         Command::Suspend(command) => wait(command.run()),
         Command::Token(command) => wait(command.run()),
         Command::Trace(command) => wait(command.run()),

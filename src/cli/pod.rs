@@ -44,7 +44,7 @@ pub(super) fn sidecar(issuer: &str, image: &str) -> Value {
         // The files are in a volume of this pod alone, and its containers may run as any user.
         "args": ["sidecar", "--server", issuer, "--ca", format!("{PROOF}/ca.crt"),
                  "--token-file", format!("{PROOF}/token"), "--directory", DIRECTORY, "--mode", "0444"],
-        "startupProbe": {"exec": {"command": ["test", "-e", format!("{DIRECTORY}/agent.json")]},
+        "startupProbe": {"exec": {"command": ["agentid", "sidecar-ready", "--directory", DIRECTORY]},
                          "periodSeconds": 1, "failureThreshold": 300},
         "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
         "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,

@@ -1,4 +1,5 @@
-//! `agentid sidecar`: the files of an agent's Secret, kept fresh in a directory.
+//! `agentid sidecar`: the files of an agent's Secret, kept fresh in a directory; `agentid sidecar-ready`: whether they
+//! are there.
 //!
 //! Invariants: a reader never sees files of two rounds beside each other; files whose agent is refused go at once,
 //! those of a service that can't be reached stay until they have died by themselves.
@@ -18,12 +19,17 @@ use tokio_util::sync::CancellationToken;
 use super::process::{LogFormat, init_logs};
 use super::server::{Server, ServerError, borrowed};
 
+/// Where the files are, where nothing else is said.
+const DIRECTORY: &str = "/var/run/agentid";
+/// The file that is in every round, whatever the answer.
+const DOCUMENT: &str = "agent.json";
+
 /// Keep the agent's credentials fresh in a directory, as its Secret would.
 ///
 /// The pod proves who it is by its projected service-account token. The files are those of the agent's Secret
 /// (identity.jwt, one per grant with a secretKey, agent.json) and of agentid-trust (jwks.json, issuer, ca.crt); all of
 /// one round appear at once, as the kubelet does it. An agent that is refused loses its token files. For a startup
-/// probe: test -e DIRECTORY/agent.json.
+/// probe: agentid sidecar-ready.
 ///
 /// Exit codes: 0 after SIGTERM, or once with --once; 1 the directory can't be written; 3 the agent is refused (--once);
 /// 4 the token service can't be reached or answer (--once); 5 there is no service-account token (--once).
@@ -35,7 +41,7 @@ pub struct SidecarArgs {
     #[command(flatten)]
     server: Server,
     /// Where the files are kept: a volume in memory that the agent's container mounts too
-    #[arg(long, value_name = "DIRECTORY", default_value = "/var/run/agentid")]
+    #[arg(long, value_name = "DIRECTORY", default_value = DIRECTORY)]
     directory: PathBuf,
     /// The files' mode
     #[arg(long, value_name = "OCTAL", default_value = "0440", value_parser = mode)]
@@ -46,6 +52,37 @@ pub struct SidecarArgs {
     /// How logs are written, to standard error; what is logged follows RUST_LOG (default: info)
     #[arg(long, value_enum, default_value_t = LogFormat::Json)]
     log_format: LogFormat,
+}
+
+/// Tell whether the sidecar has written its files: for its startup probe.
+///
+/// The image has no shell and no other program that could tell. It asks nobody.
+///
+/// Exit codes: 0 the files are there, or a refusal is written down in agent.json; 1 not yet.
+#[derive(Debug, Args)]
+#[command(after_help = "Example, in the sidecar's container:
+  startupProbe:
+    exec: {command: [agentid, sidecar-ready]}
+    periodSeconds: 1
+    failureThreshold: 300")]
+pub struct ReadyArgs {
+    /// The sidecar's --directory
+    #[arg(long, value_name = "DIRECTORY", default_value = DIRECTORY)]
+    directory: PathBuf,
+}
+
+impl ReadyArgs {
+    /// Looks once.
+    ///
+    /// # Errors
+    /// [`SidecarError::Directory`], where there is nothing yet.
+    pub fn run(self) -> Result<(), SidecarError> {
+        let file = self.directory.join(DOCUMENT);
+        match std::fs::metadata(&file) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(SidecarError::Directory { directory: file.display().to_string(), source }),
+        }
+    }
 }
 
 fn mode(text: &str) -> Result<u32, String> {
@@ -142,7 +179,7 @@ impl SidecarArgs {
         let document = serde_json::json!({
             "version": "v1", "files": [], "missing": [], "withdrawn": {"message": error.to_string()},
         });
-        self.put(&BTreeMap::from([("agent.json".to_owned(), format!("{document:#}"))]))
+        self.put(&BTreeMap::from([(DOCUMENT.to_owned(), format!("{document:#}"))]))
     }
 
     fn put(&self, files: &BTreeMap<String, String>) -> Result<(), SidecarError> {
@@ -183,6 +220,19 @@ mod tests {
             after: Some(Duration::from_secs(30)),
         };
         assert_eq!(pause(1, &later), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn it_is_ready_once_there_is_an_agent_json() {
+        let directory = std::env::temp_dir().join(format!("agentid-ready-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let look = || ReadyArgs { directory: directory.clone() }.run();
+        let missing = look().unwrap_err();
+        assert_eq!(missing.exit_code(), 1);
+        assert!(missing.to_string().contains("agent.json"), "{missing}");
+        std::fs::write(directory.join("agent.json"), "{}").unwrap();
+        assert!(look().is_ok());
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

@@ -117,6 +117,8 @@ async fn the_sidecar_starts_first_and_keeps_the_files_in_memory() {
     assert_eq!((&first["name"], &first["restartPolicy"]), (&json!("agentid"), &json!("Always")));
     assert_eq!(first["args"][0], "sidecar");
     assert!(first["args"].to_string().contains("https://agents.example.com"));
+    // What the image has: nothing else is in it.
+    assert_eq!(first["startupProbe"]["exec"]["command"][0], "agentid");
     assert!(mounts(first).contains(&("agentid".to_owned(), "/var/run/agentid".to_owned(), false)), "{first}");
     assert_eq!(mounts(&spec["initContainers"][1]), [ours()]);
     assert_eq!(mounts(&spec["containers"][0]), [ours()]);

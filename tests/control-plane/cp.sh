@@ -307,6 +307,8 @@ take_down() { # [--keep]; the lock is held
   [ "${1:-}" != --keep ] || signal=TERM
   if pid=$(pid_of watchdog) && [ "$pid" != "$$" ]; then stop KILL watchdog; fi
   rm -f "$dir/parents"
+  # A node beside it goes first.
+  if [ -d "$dir/node" ]; then AGENTID_CP_DIR=$dir "$here/../node/node.sh" release; fi
   stop "$signal" kube-scheduler kube-controller-manager
   stop "$signal" kube-apiserver
   stop "$signal" etcd

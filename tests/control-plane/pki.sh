@@ -20,7 +20,7 @@ pki_leaf() { # NAME SUBJECT CA EXTENSIONS
 
 pki_all() {
   local names='DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc'
-  names+=',DNS:kubernetes.default.svc.cluster.local,IP:127.0.0.1,IP:10.0.0.1'
+  names+=',DNS:kubernetes.default.svc.cluster.local,IP:127.0.0.1,IP:10.0.0.1,IP:198.19.0.1' # the last: tests/node
   pki_ca ca && pki_ca front-proxy-ca &&
     pki_leaf apiserver /CN=kube-apiserver ca "extendedKeyUsage=serverAuth\nsubjectAltName=$names" &&
     pki_leaf front-proxy-client /CN=front-proxy-client front-proxy-ca extendedKeyUsage=clientAuth &&
