@@ -1,8 +1,8 @@
 //! Writes of the operator, one call each.
 //!
 //! Invariants: every patch tests the UID and every delete has it as a precondition, so a late write meets
-//! nobody else's object; nothing that is gone is ever brought back; the answer, as metadata where that is
-//! enough, goes back into the world.
+//! nobody else's object; a leader's write goes no step further than its claim; nothing that is gone is ever brought
+//! back; the answer, as metadata where that is enough, goes back into the world.
 
 mod bindings;
 
@@ -16,6 +16,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use super::client::{CallError, Class, timed};
+use super::lease::Claim;
 use super::wire::{FIELD_MANAGER, WireAgent, WireBlueprint, WireGrant, WirePolicy, WireResource, WireSecret};
 use crate::api::{AGENT_LABEL, API_VERSION, MADE_LABEL, MANAGED_BY, PER_LABEL, SECRET_TYPE, TRUST_NAME};
 use crate::domain::maker::Made;
@@ -75,6 +76,7 @@ impl SecretWrite<'_> {
 pub struct Writer {
     client: kube::Client,
     manager: &'static str,
+    claim: Option<Claim>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -89,13 +91,19 @@ impl Writer {
     /// Writes through a client.
     #[must_use]
     pub const fn new(client: kube::Client) -> Self {
-        Self { client, manager: FIELD_MANAGER }
+        Self { client, manager: FIELD_MANAGER, claim: None }
+    }
+
+    /// Writes only as long as the claim is current.
+    #[must_use]
+    pub fn under(self, claim: Claim) -> Self {
+        Self { claim: Some(claim), ..self }
     }
 
     /// Writes what a person asked a command for, in that person's name.
     #[must_use]
     pub const fn for_people(client: kube::Client) -> Self {
-        Self { client, manager: PEOPLE }
+        Self { client, manager: PEOPLE, claim: None }
     }
 
     async fn call<T: DeserializeOwned>(
@@ -120,7 +128,11 @@ impl Writer {
             .header("content-type", content)
             .body(body.unwrap_or_default())
             .map_err(kube::Error::HttpError)?;
-        timed(self.client.request::<T>(request)).await
+        let call = timed(self.client.request::<T>(request));
+        match &self.claim {
+            Some(claim) => claim.hold(call).await,
+            None => call.await,
+        }
     }
 
     async fn delete(&self, path: &str, uid: Uid) -> Outcome<()> {

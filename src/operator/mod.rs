@@ -124,7 +124,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
         metrics.leads(true);
         let context = Arc::new(Context {
             world: world.clone(),
-            writer: Writer::new(clients.write.clone()),
+            writer: Writer::new(clients.write.clone()).under(claim.clone()),
             issuer: Issuer {
                 issuer: config.issuer.as_str().into(),
                 trust_domain: config.trust_domain.as_str().into(),

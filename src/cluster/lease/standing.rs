@@ -4,12 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 
 use super::LeaseError;
+use crate::cluster::client::{CallError, Class};
 
 /// Why a leader isn't one any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +70,7 @@ pub enum Leadership {
     },
 }
 
-/// A leader's claim, to be asked before each write: it lapses by the clock, whoever may be stuck.
+/// A leader's claim, which every write is made under ([`Self::hold`]): it lapses by the clock, whoever may be stuck.
 #[derive(Debug, Clone)]
 pub struct Claim {
     pub(super) until: Arc<Mutex<Instant>>,
@@ -77,6 +81,23 @@ impl Claim {
     #[must_use]
     pub fn is_current(&self) -> bool {
         Instant::now() < *locked(&self.until)
+    }
+
+    /// Lets a call go on while the claim is current, and no step further: whoever is held still between two steps of a
+    /// call, such as connecting and sending, and wakes when another leads, sends nothing.
+    ///
+    /// # Errors
+    /// The call's; [`Class::Timeout`] once the claim has lapsed: what was sent before may have had its effect.
+    pub async fn hold<V>(&self, call: impl Future<Output = Result<V, CallError>>) -> Result<V, CallError> {
+        let mut call = pin!(call);
+        poll_fn(|step| {
+            if self.is_current() {
+                call.as_mut().poll(step)
+            } else {
+                Poll::Ready(Err(CallError::new(Class::Timeout, "no answer before the lease ran out")))
+            }
+        })
+        .await
     }
 }
 
@@ -156,4 +177,46 @@ impl LeaseHandle {
 /// A lock that a panicking holder leaves usable: each of these values is replaced whole.
 pub(super) fn locked<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn claim(left: Duration) -> Claim {
+        Claim { until: Arc::new(Mutex::new(Instant::now() + left)) }
+    }
+
+    /// A call of two steps; whether the second was taken.
+    async fn woken_between_two_steps(claim: &Claim, lapses: bool) -> (Result<(), CallError>, bool) {
+        let sent = std::cell::Cell::new(false);
+        let call = async {
+            tokio::task::yield_now().await;
+            sent.set(true);
+            Ok(())
+        };
+        let mut call = pin!(claim.hold(call));
+        assert!(futures::poll!(call.as_mut()).is_pending(), "it is still connecting");
+        if lapses {
+            *locked(&claim.until) = Instant::now();
+        }
+        let done = call.await;
+        (done, sent.get())
+    }
+
+    #[tokio::test]
+    async fn who_wakes_after_the_claim_sends_nothing() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(woken_between_two_steps(&claim(hour), false).await, (Ok(()), true));
+        let (done, sent) = woken_between_two_steps(&claim(hour), true).await;
+        assert_eq!((done.unwrap_err().class(), sent), (Class::Timeout, false));
+        let (begun, lapsed) = (std::cell::Cell::new(false), claim(Duration::ZERO));
+        let call = async {
+            begun.set(true);
+            Ok(())
+        };
+        assert!(lapsed.hold(call).await.is_err() && !begun.get());
+    }
 }
