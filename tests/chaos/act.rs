@@ -105,6 +105,12 @@ impl Actor {
         *self.made.lock().unwrap().by_word.entry(event.word()).or_default() += 1;
     }
 
+    /// Deletes a namespace with all that is in it; returns when the API server has said yes.
+    pub async fn end_namespace(&self, ns: usize) {
+        let deed = Deed::Delete { orphan: false };
+        self.event(&Event { at: Duration::ZERO, thing: Thing::Namespace { ns }, deed }).await;
+    }
+
     async fn create(&self, thing: Thing, body: &Value) -> String {
         let path = collection(thing);
         let mut pause = Pause::new(thing);

@@ -3,6 +3,7 @@
 //! Invariant: an event speaks only of what the events before it left there.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::dice::Dice;
@@ -50,16 +51,17 @@ impl Draw {
     /// All events, in the order of their times.
     pub fn events(mut self) -> Vec<Event> {
         let mut deeds = Vec::with_capacity(self.size.events);
-        // Before the end all agents of the last namespaces go: nothing of ours may be left there.
+        // Before the end all agents of some namespaces go: nothing of ours may be left there. The last one stays, and is
+        // deleted as a whole when all is done.
         let drain_from = self.size.events * 9 / 10;
         let mut drained: Vec<(Thing, Deed)> = Vec::new();
         let all = self.size.namespaces;
-        let last = all - (all / 10).max(1);
+        let last = all - 1 - (all / 10).max(1);
         let mut open = all;
         while deeds.len() < self.size.events {
             if deeds.len() == drain_from {
                 open = last;
-                drained = self.drain(last);
+                drained = self.drain(last..all - 1);
             }
             let next = match drained.pop() {
                 Some(next) => next,
@@ -74,9 +76,9 @@ impl Draw {
         timed.map(|(at, (thing, deed))| Event { at: Duration::from_millis(at), thing, deed }).collect()
     }
 
-    fn drain(&mut self, from: usize) -> Vec<(Thing, Deed)> {
+    fn drain(&mut self, these: Range<usize>) -> Vec<(Thing, Deed)> {
         let gone = |all: &mut Vec<(usize, u32)>| -> Vec<(usize, u32)> {
-            let (gone, stay) = std::mem::take(all).into_iter().partition(|(ns, _)| *ns >= from);
+            let (gone, stay) = std::mem::take(all).into_iter().partition(|(ns, _)| these.contains(ns));
             *all = stay;
             gone
         };
@@ -85,8 +87,8 @@ impl Draw {
         all.extend(gone(&mut self.agents).into_iter().map(|(ns, n)| (Thing::Agent { ns, n }, delete)));
         all.extend(gone(&mut self.pods).into_iter().map(|(ns, n)| (Thing::Pod { ns, n }, delete)));
         all.extend(gone(&mut self.workloads).into_iter().map(|(ns, n)| (Thing::Workload { ns, n }, delete)));
-        self.suspended.retain(|(ns, _)| *ns < from);
-        self.free.retain(|(ns, _)| *ns < from);
+        self.suspended.retain(|(ns, _)| !these.contains(ns));
+        self.free.retain(|(ns, _)| !these.contains(ns));
         all
     }
 

@@ -42,7 +42,7 @@ fn number(name: &str, default: u64) -> u64 {
 async fn a_short_run() {
     let size = Size { events: 300, namespaces: 4, alive: 60, spread: Duration::from_secs(50), faults: 7 };
     let schedule = Schedule::new(number("SEED", 6), size);
-    assert!(run::run(&schedule, Duration::from_secs(120)).await, "see above");
+    assert!(run::run(&schedule, Duration::from_secs(120), false).await, "see above");
 }
 
 /// `make chaos`: CHAOS_EVENTS events in CHAOS_MINUTES at most, by SEED.
@@ -62,5 +62,5 @@ async fn the_whole_run() {
         faults: usize::try_from(spread.as_secs() / 20).unwrap().max(7),
     };
     let schedule = Schedule::new(number("SEED", any), size);
-    assert!(run::run(&schedule, bound).await, "see above");
+    assert!(run::run(&schedule, bound, true).await, "see above");
 }

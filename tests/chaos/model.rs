@@ -106,6 +106,10 @@ impl Model {
             (Thing::Deny { .. }, deed) => {
                 self.denied.insert(thing, matches!(deed, Deed::Create { .. }));
             }
+            (Thing::Namespace { ns }, _) => {
+                self.made.retain(|thing, _| Self::namespace_of(*thing) != ns);
+                self.grants.retain(|thing, _| Self::namespace_of(*thing) != ns);
+            }
             (_, Deed::Create { gold }) => {
                 let tier = matches!(thing, Thing::Agent { .. }).then_some(if gold {
                     Tier::Gold
@@ -166,7 +170,8 @@ impl Model {
             | Thing::Grant { ns, .. }
             | Thing::Allow { ns, .. }
             | Thing::Deny { ns }
-            | Thing::Stop { ns } => ns,
+            | Thing::Stop { ns }
+            | Thing::Namespace { ns } => ns,
             Thing::Blueprint { group, .. } => group * GROUP,
         }
     }
@@ -245,7 +250,7 @@ impl Model {
             Which::Own(g) => GRANTS[g].resource,
             Which::Inherited => Some(INHERITED.0),
         };
-        let mut all = vec![thing, Thing::Deny { ns }, Thing::Stop { ns }];
+        let mut all = vec![thing, Thing::Deny { ns }, Thing::Stop { ns }, Thing::Namespace { ns }];
         all.extend(resource.map(|r| Thing::Allow { ns, r }));
         all.extend(Self::blueprint_of(thing));
         if let Which::Own(g) = which {
@@ -269,5 +274,101 @@ impl Model {
     /// When something last began to be taken away of what it depends on.
     pub fn narrowed_since(&self, thing: Thing, which: Which) -> Option<Instant> {
         Self::inputs(thing, which).iter().filter_map(|t| self.touched.get(t)?.narrowed).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn after(deeds: &[(Thing, Deed)]) -> Model {
+        let grants = (0..GRANTS.len()).filter(|g| GRANTS[*g].from_start);
+        let mut model = Model::new(4, grants.map(|g| (Thing::Grant { ns: 1, g }, format!("u{g}"))).collect());
+        for (thing, deed) in deeds {
+            let event = Event { at: Duration::ZERO, thing: *thing, deed: *deed };
+            model.begin(&event);
+            let uid = matches!(deed, Deed::Create { .. }).then(|| "uid".to_owned());
+            model.done(&event, uid);
+        }
+        model
+    }
+
+    fn said(model: &Model, thing: Thing) -> Vec<(Which, u8, &'static str, Option<&'static str>)> {
+        let made = model.agent(thing).unwrap();
+        model.dues(thing, made).into_iter().map(|d| (d.which, d.roles, d.state, d.reason)).collect()
+    }
+
+    const GOLD: Thing = Thing::Agent { ns: 1, n: 1 };
+    const SILVER: Thing = Thing::Agent { ns: 1, n: 2 };
+    const POD: Thing = Thing::Pod { ns: 1, n: 3 };
+    const MADE: [(Thing, Deed); 3] = [
+        (GOLD, Deed::Create { gold: true }),
+        (SILVER, Deed::Create { gold: false }),
+        (POD, Deed::Create { gold: false }),
+    ];
+
+    #[test]
+    fn what_is_due_is_asked_and_allowed_and_not_denied() {
+        let held = |which, roles| (which, roles, "Held", None);
+        let model = after(&MADE);
+        assert_eq!(
+            said(&model, GOLD),
+            [
+                held(Which::Own(0), 0b011),
+                held(Which::Own(1), 0b001),
+                held(Which::Own(2), 0b110),
+                held(Which::Own(4), 0)
+            ]
+        );
+        assert_eq!(said(&model, SILVER), [held(Which::Own(0), 0b011), held(Which::Own(2), 0b110)]);
+        assert_eq!(
+            said(&model, POD),
+            [held(Which::Own(0), 0b011), held(Which::Own(2), 0b110), held(Which::Inherited, 0b001)]
+        );
+
+        let (tickets, wiki) = (Thing::Allow { ns: 1, r: 0 }, Thing::Allow { ns: 1, r: 1 });
+        let less = [
+            (tickets, Deed::Allow(0b010)),
+            (wiki, Deed::Allow(0b100)),
+            (Thing::Deny { ns: 1 }, Deed::Create { gold: false }),
+        ];
+        let model = after(&[&MADE[..], &less].concat());
+        assert_eq!(
+            said(&model, POD),
+            [
+                (Which::Own(0), 0, "Refused", Some("PolicyDenied")),
+                (Which::Own(2), 0b100, "Narrowed", Some("RoleNotAllowed")),
+                (Which::Inherited, 0, "Refused", Some("RoleNotAllowed")),
+            ]
+        );
+        let none = after(&[&MADE[..], &[(wiki, Deed::Allow(0))]].concat());
+        assert_eq!(said(&none, POD)[1], (Which::Own(2), 0, "Refused", Some("NamespaceNotAllowed")));
+    }
+
+    #[test]
+    fn who_is_suspended() {
+        let of = |model: &Model| [GOLD, SILVER, POD].map(|t| model.is_suspended(t, model.agent(t).unwrap()));
+        let with = |thing| after(&[&MADE[..], &[(thing, Deed::Suspend(true))]].concat());
+        assert_eq!(of(&after(&MADE)), [false, false, false]);
+        assert_eq!(of(&with(GOLD)), [true, false, false]);
+        assert_eq!(of(&with(Thing::Stop { ns: 1 })), [false, true, false]);
+        assert_eq!(of(&with(Thing::Blueprint { group: 0, of_pods: true })), [false, false, true]);
+        assert_eq!(of(&with(Thing::Blueprint { group: 0, of_pods: false })), [false, false, false]);
+    }
+
+    #[test]
+    fn what_is_under_way_is_not_settled() {
+        let mut model = after(&MADE);
+        assert!(model.settled_since(GOLD, Which::Own(0)).is_some());
+        assert!(model.narrowed_since(GOLD, Which::Own(0)).is_none());
+        let event =
+            Event { at: Duration::ZERO, thing: Thing::Allow { ns: 1, r: 0 }, deed: Deed::Allow(0b001) };
+        model.begin(&event);
+        assert!(model.settled_since(GOLD, Which::Own(0)).is_none());
+        assert!(model.settled_since(GOLD, Which::Own(1)).is_some(), "of another resource");
+        model.done(&event, None);
+        assert!(model.settled_since(GOLD, Which::Own(0)).is_some());
+        assert!(model.narrowed_since(GOLD, Which::Own(0)).is_some());
     }
 }

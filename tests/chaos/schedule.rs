@@ -43,6 +43,8 @@ pub enum Thing {
     Stop { ns: usize },
     /// A blueprint of a group of namespaces: that of pods, or that of workloads.
     Blueprint { group: usize, of_pods: bool },
+    /// A whole namespace, of which only the end is told.
+    Namespace { ns: usize },
 }
 
 /// What is done to it.
@@ -84,6 +86,7 @@ impl Event {
             (Thing::Deny { .. }, _) => "deny no more",
             (Thing::Stop { .. } | Thing::Blueprint { .. }, Deed::Suspend(true)) => "suspend many",
             (Thing::Stop { .. } | Thing::Blueprint { .. }, _) => "resume many",
+            (Thing::Namespace { .. }, _) => "delete namespace",
         }
     }
 
@@ -93,7 +96,7 @@ impl Event {
             Thing::Agent { ns, n } | Thing::Pod { ns, n } | Thing::Workload { ns, n } => ns * 7 + n as usize,
             Thing::Grant { ns, g } => ns * 5 + g,
             Thing::Allow { ns, r } => (ns / GROUP) * 11 + r,
-            Thing::Deny { ns } => ns + 3,
+            Thing::Deny { ns } | Thing::Namespace { ns } => ns + 3,
             Thing::Stop { ns } => ns + 9,
             Thing::Blueprint { group, of_pods } => group * 2 + of_pods as usize,
         };
@@ -260,9 +263,13 @@ mod tests {
             }
         }
         assert!(there.len() > 200, "{}", there.len());
-        assert!(there.iter().all(|t| match t {
-            Thing::Agent { ns, .. } | Thing::Pod { ns, .. } | Thing::Workload { ns, .. } => *ns < 11,
-            _ => true,
-        }));
+        // Of twelve namespaces the last but one is emptied.
+        let in_it = |t: &&Thing| {
+            matches!(
+                t,
+                Thing::Agent { ns: 10, .. } | Thing::Pod { ns: 10, .. } | Thing::Workload { ns: 10, .. }
+            )
+        };
+        assert_eq!(there.iter().find(in_it), None);
     }
 }

@@ -12,7 +12,7 @@ use agentid::crypto::{StatusRef, inspect};
 use agentid::net::fetch::{FetchOptions, Guard, Roots, post_form};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
@@ -33,7 +33,9 @@ const SLACK: Duration = Duration::from_secs(10);
 const CALM: Duration = Duration::from_secs(10);
 /// Before that, a token may have been of an answer that had just been taken back.
 const SURE: Duration = Duration::from_secs(90);
-const MOST: usize = 4000;
+const MOST: usize = 6000;
+/// How long taking one may take.
+const CALL: Duration = Duration::from_secs(20);
 const BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// A token of an agent.
@@ -166,50 +168,64 @@ impl Thief {
         format!("https://{}{path}", self.crew.addresses[replica])
     }
 
-    /// Takes tokens of agents at random, until told to stop.
-    pub async fn collect(&self, mut dice: Dice, stop: CancellationToken) {
+    /// Takes the tokens out of the Secrets of one namespace after the other, until told to stop.
+    pub async fn read(&self, mut dice: Dice, stop: CancellationToken) {
+        let namespaces = self.model.lock().unwrap().namespaces;
         while !stop.is_cancelled() {
-            sleep(Duration::from_millis(40)).await;
-            if self.taken.lock().unwrap().len() >= MOST {
-                continue;
+            sleep(Duration::from_millis(250)).await;
+            if self.taken.lock().unwrap().len() < MOST {
+                let _ = timeout(CALL, self.read_namespace(dice.below(namespaces))).await;
             }
-            let one = {
+        }
+    }
+
+    async fn read_namespace(&self, ns: usize) -> Result<(), kube::Error> {
+        let typed = ListParams::default().fields("type=agentid.dev/credentials");
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &namespace(ns));
+        let secrets = secrets.list(&typed).await?.items;
+        // After the Secrets: what is recorded by now, was handed out.
+        let agents: Api<AgentIdentity> = Api::namespaced(self.client.clone(), &namespace(ns));
+        let agents = agents.list(&ListParams::default()).await?.items;
+        let agents: BTreeMap<_, _> = agents.iter().map(|a| (a.metadata.name.clone(), a)).collect();
+        let made: Vec<_> = {
+            let model = self.model.lock().unwrap();
+            let here = model.agents().filter(|(t, _)| Model::namespace_of(*t) == ns);
+            here.map(|(thing, made)| (name(thing), thing, made.uid.clone())).collect()
+        };
+        for secret in secrets {
+            let of =
+                secret.metadata.name.as_deref().and_then(|n| n.strip_suffix("-agentid")).unwrap_or_default();
+            let Some((_, thing, uid)) = made.iter().find(|(name, ..)| name == of) else { continue };
+            let Some(agent) = agents.get(&Some(of.to_owned())) else { continue };
+            for (file, content) in secret.data.into_iter().flatten() {
+                let which = match &*file {
+                    "base.jwt" => Which::Inherited,
+                    _ => match file.strip_prefix('g').and_then(|f| f.strip_suffix(".jwt")?.parse().ok()) {
+                        Some(g) => Which::Own(g),
+                        None => continue,
+                    },
+                };
+                self.keep(*thing, which, uid, agent, String::from_utf8_lossy(&content.0).into_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Buys tokens as pods at random, until told to stop.
+    pub async fn shop(&self, mut dice: Dice, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            sleep(Duration::from_millis(100)).await;
+            let pod = {
                 let model = self.model.lock().unwrap();
-                let all: Vec<_> = model.agents().collect();
-                if all.is_empty() {
+                let all: Vec<_> = model.agents().filter(|(t, _)| matches!(t, Thing::Pod { .. })).collect();
+                if all.is_empty() || self.taken.lock().unwrap().len() >= MOST {
                     continue;
                 }
                 let (thing, made) = all[dice.below(all.len())];
                 (thing, made.uid.clone())
             };
-            let replica = dice.below(2);
-            let work = async {
-                match one.0 {
-                    Thing::Pod { .. } => self.buy(one.0, &one.1, replica).await,
-                    _ => self.read(one.0, &one.1).await,
-                }
-            };
-            let _ = timeout(Duration::from_secs(20), work).await;
+            let _ = timeout(CALL, self.buy(pod.0, &pod.1, dice.below(2))).await;
         }
-    }
-
-    /// Reads an agent's Secret.
-    async fn read(&self, thing: Thing, made: &str) -> Option<()> {
-        let ns = namespace(Model::namespace_of(thing));
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &ns);
-        let data = secrets.get_opt(&format!("{}-agentid", name(thing))).await.ok()??.data?;
-        let agent = self.agent(thing).await?;
-        for (file, content) in data {
-            let which = match &*file {
-                "base.jwt" => Which::Inherited,
-                _ => match file.strip_prefix('g').and_then(|f| f.strip_suffix(".jwt")?.parse().ok()) {
-                    Some(g) => Which::Own(g),
-                    None => continue,
-                },
-            };
-            self.keep(thing, which, made, &agent, String::from_utf8(content.0).ok()?);
-        }
-        Some(())
     }
 
     /// Buys a token as the pod.
@@ -251,8 +267,9 @@ impl Thief {
         let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
         let why = || {
             let text = body["error_description"].as_str().unwrap_or_default();
-            let reason = text.split(':').next().unwrap_or_default();
-            format!("{} {}: {reason}", answer.status.as_u16(), body["error"].as_str().unwrap_or_default())
+            // The reason, where it begins with one.
+            let reason = text.split(':').next().filter(|r| !r.contains(' ')).unwrap_or_default();
+            format!("{} {} {reason}", answer.status.as_u16(), body["error"].as_str().unwrap_or_default())
         };
         body["access_token"].as_str().map(str::to_owned).ok_or_else(why)
     }
@@ -379,4 +396,68 @@ pub async fn account_token(
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
     Ok(answer.status.unwrap().token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::{Deed, Event};
+
+    const AGENT: Thing = Thing::Agent { ns: 0, n: 1 };
+    const GRANT: Thing = Thing::Grant { ns: 0, g: 0 };
+
+    fn model(deeds: &[(Thing, Deed)]) -> Model {
+        let mut model = Model::new(1, vec![(GRANT, "grant".to_owned())]);
+        let made = (AGENT, Deed::Create { gold: true });
+        for (thing, deed) in std::iter::once(&made).chain(deeds) {
+            let event = Event { at: Duration::ZERO, thing: *thing, deed: *deed };
+            model.begin(&event);
+            let uid = if *thing == AGENT { "agent" } else { "another" };
+            model.done(&event, matches!(deed, Deed::Create { .. }).then(|| uid.to_owned()));
+        }
+        model
+    }
+
+    fn taken() -> Taken {
+        Taken {
+            thing: AGENT,
+            which: Which::Own(0),
+            made: "agent".to_owned(),
+            agent: "agent".to_owned(),
+            grant: "grant".to_owned(),
+            roles: 0b011,
+            status: StatusRef { uri: String::new(), index: 0 },
+            iat: 0,
+            exp: 1000,
+            recorded: true,
+            taken: Instant::now(),
+            token: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_token_stands_while_it_says_no_more_than_is_held() {
+        let (suspend, delete) = (Deed::Suspend(true), Deed::Delete { orphan: false });
+        let again = [(AGENT, suspend), (AGENT, Deed::Suspend(false))];
+        let anew = [(GRANT, delete), (GRANT, Deed::Create { gold: false })];
+        let (allow, deny) = (Thing::Allow { ns: 0, r: 0 }, Thing::Deny { ns: 0 });
+        assert_eq!(taken().verdict(&model(&[])), Verdict::Stands);
+        assert!(taken().must_stand(&model(&[]), 10));
+        assert!(!taken().must_stand(&model(&[]), 996), "it expires while it is asked about");
+        for revoked in [
+            &[(AGENT, suspend)][..],
+            &[(AGENT, delete)],
+            &[(GRANT, delete)],
+            &anew,
+            &[(allow, Deed::Allow(0b001))],
+            &[(deny, Deed::Create { gold: false })],
+            &[(Thing::Namespace { ns: 0 }, delete)],
+        ] {
+            assert_eq!(taken().verdict(&model(revoked)), Verdict::Revoked, "{revoked:?}");
+        }
+        let interrupted = model(&again);
+        assert_eq!(taken().verdict(&interrupted), Verdict::Stands);
+        assert!(!taken().must_stand(&interrupted, 10), "nobody knows whether it was noticed");
+        assert_eq!(taken().verdict(&model(&[(allow, Deed::Allow(0b011))])), Verdict::Stands);
+    }
 }

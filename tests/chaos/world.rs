@@ -105,6 +105,7 @@ pub fn name(thing: Thing) -> String {
         Thing::Deny { ns } => format!("deny-{ns}"),
         Thing::Stop { ns } => format!("stop-{ns}"),
         Thing::Blueprint { group, of_pods } => blueprint(group, of_pods),
+        Thing::Namespace { ns } => namespace(ns),
     }
 }
 
@@ -119,6 +120,7 @@ pub fn collection(thing: Thing) -> String {
         Thing::Allow { .. } => format!("{ours}/agentresources"),
         Thing::Deny { .. } | Thing::Stop { .. } => format!("{ours}/agentpolicies"),
         Thing::Blueprint { .. } => format!("{ours}/agentblueprints"),
+        Thing::Namespace { .. } => "/api/v1/namespaces".to_owned(),
     }
 }
 
@@ -158,7 +160,7 @@ pub fn object(thing: Thing, gold: bool) -> Value {
         }
         Thing::Deny { ns } => json!({"apiVersion": ours, "kind": "AgentPolicy", "metadata": {"name": name},
             "spec": {"match": {"namespaceSelector": only(ns)}, "deny": [{"roles": roles(DENIED)}]}}),
-        Thing::Allow { .. } | Thing::Stop { .. } | Thing::Blueprint { .. } => {
+        Thing::Allow { .. } | Thing::Stop { .. } | Thing::Blueprint { .. } | Thing::Namespace { .. } => {
             unreachable!("{name} is there from the start")
         }
     }
