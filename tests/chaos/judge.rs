@@ -9,7 +9,8 @@ use agentid::net::fetch::{FetchError, fetch};
 use futures::{StreamExt, stream};
 
 use crate::model::Model;
-use crate::tokens::{Taken, Thief, Verdict};
+use crate::taken::{Taken, Verdict};
+use crate::tokens::Thief;
 use crate::world::{name, namespace};
 
 /// What the end says of all that was taken.

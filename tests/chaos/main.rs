@@ -20,6 +20,7 @@ mod run;
 mod schedule;
 #[path = "../common/serve.rs"]
 mod service;
+mod taken;
 mod tokens;
 mod world;
 
