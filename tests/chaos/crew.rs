@@ -176,7 +176,7 @@ impl Crew {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
                 {
                     let mut diary = self.diary.lock().unwrap();
-                    if operators && code == Some(1) && said.contains("was lost (") {
+                    if operators && code == Some(1) && said.contains(r#""message":"leadership lost""#) {
                         diary.gave_way += 1;
                     } else {
                         let why = format!("{} ended by itself ({code:?}): {}", place.name, log.display());

@@ -14,6 +14,9 @@ pub struct Leaders {
     pub writes: usize,
     /// Writes of one that had been followed by another.
     pub late: Vec<String>,
+    /// Those that threads were in the middle of sending when they were held still: no client can help that
+    /// (docs/decisions/028-what-a-lease-does-not-fence.md).
+    pub held: usize,
 }
 
 /// Reads the audit log: whoever has taken the Lease writes, and nobody else does until the Lease is taken again.
@@ -50,12 +53,22 @@ pub fn leaders(log: &Path, users: &[String]) -> Leaders {
         }
     }
     let mut found = Leaders { terms: takeovers.len(), writes: writes.len(), ..Leaders::default() };
+    let mut late: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (at, who, told) in writes {
         // RFC 3339 in UTC with six digits: as texts they are in order.
         let holder = takeovers.iter().take_while(|(since, _)| *since <= at).last();
         if let Some((since, holder)) = holder.filter(|(_, holder)| *holder != who) {
             let (who, holder) = (&users[who], &users[*holder]);
-            found.late.push(format!("{who} wrote {told} at {at}; {holder} leads since {since}"));
+            let told = format!("{who} wrote {told} at {at}; {holder} leads since {since}");
+            late.entry(since.clone()).or_default().push(told);
+        }
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    for writes in late.into_values() {
+        if writes.len() <= threads {
+            found.held += writes.len();
+        } else {
+            found.late.extend(writes);
         }
     }
     found
@@ -69,7 +82,7 @@ pub struct Complaints {
 }
 
 /// What a process may call an error while things break around it.
-const EXPECTED: [&str; 2] = ["was lost (", "no signing keys: "];
+const EXPECTED: [&str; 3] = ["was lost (", "no signing keys: ", "can't be reached: "];
 
 /// Reads the logs.
 pub fn complaints(logs: &[PathBuf]) -> Complaints {
@@ -82,7 +95,7 @@ pub fn complaints(logs: &[PathBuf]) -> Complaints {
             }
             if line.contains(r#""level":"ERROR""#) && !EXPECTED.iter().any(|e| line.contains(e)) {
                 let entry: Value = serde_json::from_str(line).unwrap_or_default();
-                let told = entry["fields"]["message"].as_str().unwrap_or(line).to_owned();
+                let told = entry["message"].as_str().unwrap_or(line).to_owned();
                 found.errors.entry(told).or_insert_with(|| (0, log.clone())).0 += 1;
             }
         }

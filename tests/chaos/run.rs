@@ -137,7 +137,10 @@ pub async fn run(schedule: &Schedule, bound: Duration, whole: bool) -> bool {
     report.check(
         "two leaders",
         leaders.late,
-        format_args!("{} terms, {} writes", leaders.terms, leaders.writes),
+        format_args!(
+            "{} terms, {} writes, {} of them held in the middle of sending",
+            leaders.terms, leaders.writes, leaders.held
+        ),
     );
     let complaints = record::complaints(&diary.logs);
     report.check("panics", complaints.panics, format_args!("{} logs", diary.logs.len()));
