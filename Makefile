@@ -78,3 +78,7 @@ fuzz: ## fuzz what reads tokens and status lists (30 s a target; FUZZ_SECONDS=<n
 .PHONY: bench
 bench: ## measure speed and memory on a control plane (all: about 25 minutes; ONLY=<figure>: one)
 	@cargo bench --quiet --bench agentid -- $(ONLY)
+
+.PHONY: chaos
+chaos: ## break everything while 20,000 events happen, and check the end (10 minutes; SEED=<n>, CHAOS_EVENTS=<n>, CHAOS_MINUTES=<n>)
+	@cargo test --quiet --locked --test chaos -- the_whole_run --exact --ignored --nocapture

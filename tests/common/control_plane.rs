@@ -156,6 +156,16 @@ impl ControlPlane {
         self.fault("start-apiserver");
     }
 
+    /// Holds etcd still: the API server answers nothing that it does not have at hand. For private ones only.
+    pub fn pause_etcd(&self) {
+        self.fault("pause-etcd");
+    }
+
+    /// Lets etcd run on.
+    pub fn resume_etcd(&self) {
+        self.fault("resume-etcd");
+    }
+
     fn fault(&self, command: &str) {
         assert!(self.private, "{command}: only on a private control plane");
         script(self.dir.as_ref().unwrap(), [command], "");

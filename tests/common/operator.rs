@@ -159,6 +159,11 @@ impl Operator {
         self.process.signal("CONT");
     }
 
+    /// Sends it a signal, if it still runs.
+    pub fn signal_if_running(&self, name: &str) {
+        self.process.signal_if_running(name);
+    }
+
     /// Its metrics, in the text format.
     pub async fn metrics(&self) -> String {
         http_get(&self.admin, "/metrics").await.unwrap().1

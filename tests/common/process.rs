@@ -67,6 +67,14 @@ impl Process {
         assert!(status.success(), "kill -{name} {}: {status}", self.pid);
     }
 
+    /// Sends a signal, if it still runs.
+    pub fn signal_if_running(&self, name: &str) {
+        if self.runs() {
+            let pid = self.pid.to_string();
+            let _ = Command::new("kill").args([&format!("-{name}"), &pid]).stderr(Stdio::null()).status();
+        }
+    }
+
     /// Waits for its end; gives its exit status (128 and the signal's number, if a signal ended it).
     ///
     /// # Panics

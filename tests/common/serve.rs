@@ -77,6 +77,22 @@ impl Town {
 
     /// Starts one at another address.
     pub async fn serve_at(&self, control_plane: &ControlPlane, listen: &str) -> Service {
+        let service =
+            self.spawn_at(control_plane, listen, self.ca(control_plane).await, "info,agentid=debug");
+        eventually("the token service is ready", Duration::from_secs(60), || async {
+            assert!(service.process.runs(), "it ended by itself: {}", service.log_text());
+            let (code, body) = http_get(&service.admin, "/readyz").await.map_err(|e| e.to_string())?;
+            if code != 200 {
+                return Err(format!("/readyz: {code} {body}"));
+            }
+            tokio::net::TcpStream::connect(listen).await.map(drop).map_err(|e| e.to_string())
+        })
+        .await;
+        service
+    }
+
+    /// Starts one at another address and does not wait.
+    pub fn spawn_at(&self, control_plane: &ControlPlane, listen: &str, ca: String, logs: &str) -> Service {
         let dir = target_dir().join("test-logs");
         std::fs::create_dir_all(&dir).unwrap();
         let id = unique();
@@ -100,20 +116,9 @@ impl Town {
             &admin,
         ]
         .map(str::to_owned);
-        let environment = [("RUST_LOG".to_owned(), "info,agentid=debug".to_owned())];
+        let environment = [("RUST_LOG".to_owned(), logs.to_owned())];
         let process = Process::spawn(dir.join(format!("serve-{id}.log")), &words, &environment);
-        let ca = self.ca(control_plane).await;
-        let service = Service { issuer: self.issuer.clone(), proxies, admin, ca, process };
-        eventually("the token service is ready", Duration::from_secs(60), || async {
-            assert!(service.process.runs(), "it ended by itself: {}", service.log_text());
-            let (code, body) = http_get(&service.admin, "/readyz").await.map_err(|e| e.to_string())?;
-            if code != 200 {
-                return Err(format!("/readyz: {code} {body}"));
-            }
-            tokio::net::TcpStream::connect(listen).await.map(drop).map_err(|e| e.to_string())
-        })
-        .await;
-        service
+        Service { issuer: self.issuer.clone(), proxies, admin, ca, process }
     }
 
     /// The CA of the self-managed certificate.
@@ -187,6 +192,21 @@ impl Service {
 
     pub fn pid(&self) -> u32 {
         self.process.pid
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&self) -> bool {
+        self.process.runs()
+    }
+
+    /// Waits for its end; gives its exit status.
+    pub fn wait(self) -> ExitStatus {
+        self.process.wait()
+    }
+
+    /// Sends it a signal, if it still runs.
+    pub fn signal_if_running(&self, name: &str) {
+        self.process.signal_if_running(name);
     }
 
     pub fn stop(self) -> ExitStatus {

@@ -31,6 +31,8 @@ usage: cp.sh COMMAND
   stop-apiserver          stop the API server alone, gracefully (for fault tests)
   kill-apiserver          the same with SIGKILL
   start-apiserver         start it again; returns when it is ready
+  pause-etcd              hold etcd still (SIGSTOP), as a stalled disk would
+  resume-etcd             let it run on
 
   AGENTID_CP_DIR   state directory, one per control plane (default: target/control-plane)
   AGENTID_CP_PORT  first of five ports (default 16443), or `auto` for free ones
@@ -358,6 +360,14 @@ with_apiserver() { # stop SIGNAL | start
   await kube-apiserver 120 "the API server" kube-apiserver_ready
 }
 
+signal_etcd() { # SIGNAL
+  local pid
+  load_settings || die "no control plane in $dir"
+  lock
+  pid=$(pid_of etcd) || die "etcd does not run"
+  kill -s "$1" "$pid"
+}
+
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
@@ -368,6 +378,8 @@ case $command in
   stop-apiserver) with_apiserver stop TERM ;;
   kill-apiserver) with_apiserver stop KILL ;;
   start-apiserver) with_apiserver start ;;
+  pause-etcd) signal_etcd STOP ;;
+  resume-etcd) signal_etcd CONT ;;
   watchdog) watchdog ;; # started by `up --with-parent`
   -h | --help | help) usage ;;
   *) usage >&2; exit 2 ;;

@@ -1,0 +1,105 @@
+//! What is said while it runs, and the table at the end.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::common::target_dir;
+use crate::crew::Diary;
+use crate::schedule::Schedule;
+
+/// A line of progress.
+pub fn say(text: impl Display) {
+    eprintln!("chaos: {text}");
+}
+
+/// So many of a check's findings are shown.
+const SHOWN: usize = 12;
+
+/// The checks and what they found.
+#[derive(Default)]
+pub struct Report {
+    rows: Vec<(&'static str, usize, String)>,
+    findings: Vec<(&'static str, Vec<String>)>,
+}
+
+impl Report {
+    /// A check that must find nothing; `of` says what was looked at.
+    pub fn check(&mut self, name: &'static str, found: Vec<String>, of: impl Display) {
+        self.rows.push((name, found.len(), of.to_string()));
+        if !found.is_empty() {
+            self.findings.push((name, found));
+        }
+    }
+
+    pub fn passed(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// How many a check found.
+    fn count(&self, name: &str) -> usize {
+        self.rows.iter().filter(|r| r.0 == name).map(|r| r.1).sum()
+    }
+
+    /// Prints the table.
+    pub fn print(&self, schedule: &Schedule, events: &BTreeMap<&'static str, usize>, diary: &Diary) {
+        println!("\n{:<28} {:>7}", "event", "made");
+        for (word, count) in events {
+            println!("{word:<28} {count:>7}");
+        }
+        println!("{:<28} {:>7}", "all", events.values().sum::<usize>());
+        println!("\n{:<28} {:>7} seconds", "fault", "times");
+        let mut faults: BTreeMap<_, (usize, f64)> = BTreeMap::new();
+        for (what, lasted) in &diary.faults {
+            let sum = faults.entry(*what).or_default();
+            *sum = (sum.0 + 1, sum.1 + lasted.as_secs_f64());
+        }
+        for (what, (times, seconds)) in faults {
+            println!("{what:<28} {times:>7} {seconds:.0}");
+        }
+        println!("\n{:<28} {:>7} of", "check", "found");
+        for (name, count, of) in &self.rows {
+            println!("{name:<28} {count:>7} {of}");
+        }
+        for (name, found) in &self.findings {
+            println!("\n{name}:");
+            for one in found.iter().take(SHOWN) {
+                println!("  {one}");
+            }
+            if found.len() > SHOWN {
+                println!("  … {} in all", found.len());
+            }
+        }
+        let logs = target_dir().join("test-logs");
+        println!(
+            "\n{}: SEED={} (schedule {}); logs in {}",
+            if self.passed() { "PASS" } else { "FAIL" },
+            schedule.seed,
+            schedule.digest(),
+            logs.display()
+        );
+    }
+
+    /// Puts the figures beside those of `make bench`.
+    pub fn write(&self, of: &str) {
+        let path = target_dir().join("bench.jsonl");
+        let figures = [
+            ("chaos_orphans", "orphans"),
+            ("chaos_valid_after_revoke", "valid after revoke"),
+            ("chaos_lost", "lost"),
+        ];
+        let mut lines: Vec<Value> = fs::read_to_string(&path)
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|l| serde_json::from_str::<Value>(l).ok())
+            .filter(|v| figures.iter().all(|(name, _)| v["bench"] != *name))
+            .collect();
+        lines.extend(figures.iter().map(
+            |(name, check)| json!({"bench": name, "value": self.count(check), "unit": "found", "of": of}),
+        ));
+        let text: String = lines.iter().map(|l| format!("{l}\n")).collect();
+        fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+}
