@@ -368,6 +368,9 @@ impl Crew {
                 }
             }
         }
+        for path in self.setups.iter().filter_map(|s| s.kubeconfig.as_ref()) {
+            let _ = std::fs::remove_file(path);
+        }
         bad
     }
 }

@@ -1,5 +1,8 @@
 //! One run: the world is made, events and faults run side by side, everything comes to rest, and the end is checked.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -221,7 +224,9 @@ async fn kubeconfig(control_plane: &ControlPlane, client: &Client, name: &str) -
         "users": [{"name": "u", "user": {"token": token}}],
     });
     let path = target_dir().join("control-planes").join(format!("chaos-{name}-{}.kubeconfig", unique()));
-    std::fs::write(&path, text.to_string()).unwrap();
+    // It holds an administrator's token; the crew removes it when it stops.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
+    file.write_all(text.to_string().as_bytes()).unwrap();
     path
 }
 
