@@ -48,8 +48,9 @@ async fn healed(t: &Test, changed: &Secret) -> Secret {
 async fn what_others_change_is_healed() {
     let t = Test::new("drift").await;
     let first = setup(&t).await;
-    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "x",
-        "uid": "00000000-0000-4000-8000-000000000001"});
+    // It exists: the garbage collector would take a reference to nobody off before we do.
+    let uid = t.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: x}}").await.metadata.uid;
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": uid});
     let ours = serde_json::to_value(&first.metadata.owner_references.as_ref().unwrap()[0]).unwrap();
     for (patch, field) in [
         (json!({"data": {"tickets.jwt": "Zm9yZ2Vk"}}), "data"),
