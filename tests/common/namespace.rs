@@ -74,7 +74,17 @@ impl Namespace {
     async fn patch(&self, object: &DynamicObject, dry_run: bool) -> Result<DynamicObject, kube::Error> {
         let params = PatchParams { dry_run, ..PatchParams::apply(MANAGER).force().validation_strict() };
         let name = object.metadata.name.as_deref().expect("metadata.name");
-        api_of(self.client.clone(), object).patch(name, &params, &Patch::Apply(object)).await
+        let api = api_of(self.client.clone(), object);
+        let began = std::time::Instant::now();
+        loop {
+            let done = api.patch(name, &params, &Patch::Apply(object)).await;
+            // A kind whose definition is brand-new is served a moment later.
+            let new = matches!(&done, Err(kube::Error::Api(e)) if e.message.contains("There can be a delay"));
+            if !new || began.elapsed() > std::time::Duration::from_secs(15) {
+                return done;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
     }
 
     /// Creates as `kubectl create` does: unknown fields are refused.

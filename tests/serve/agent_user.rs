@@ -194,6 +194,13 @@ async fn outside_the_domains_and_without_the_mode_there_is_no_user() {
     t.apply(AGENT).await;
     t.apply(&agent("a", "runner", &username.replace("agents.", "people."))).await;
     t.refused_as_user(("runner", "p"), &["Invalid", "not among agentUserDomains"]).await;
+    // What nobody noticed would leave the token as good as it was: the operator has taken its index back.
+    eventually("the operator has refused the user's grant", SOON, || async {
+        let status = t.agent("a").await.and_then(|a| a.status).ok_or("no status")?;
+        let held = status.grants.iter().any(|g| g.name == "as-user" && format!("{:?}", g.state) == "Held");
+        if held { Err(format!("{status:?}")) } else { Ok(()) }
+    })
+    .await;
     t.apply(AGENT).await;
     t.apply(&agent("a", "runner", &username)).await;
     t.user_token(&[]).await;
