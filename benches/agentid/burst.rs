@@ -10,7 +10,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use crate::bed::{Bed, agents_of, cpu_seconds, quiet};
-use crate::common::{Namespace, Operator, audit, eventually};
+use crate::common::{Namespace, Operator, audit, eventually, resource_for};
 use crate::create::{names, per_second};
 use crate::report::{Report, percentile, say};
 use crate::watch::{GoneAgent, SeenAgent, Sightings};
@@ -24,31 +24,6 @@ const AT_ONCE: [usize; 2] = [32, 16];
 
 /// Three grants that are inherited, and a policy that takes something from one of them.
 const RIGHTS: &str = "
-apiVersion: agentid.dev/v1alpha1
-kind: AgentResource
-metadata: {name: tickets-$NS}
-spec:
-  audience: https://tickets.$NS.example.com
-  roles: [{name: triager}]
-  scopes: [{name: tickets.read}, {name: tickets.write}]
-  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}}]
----
-apiVersion: agentid.dev/v1alpha1
-kind: AgentResource
-metadata: {name: wiki-$NS}
-spec:
-  audience: https://wiki.$NS.example.com
-  roles: [{name: reader}]
-  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}}]
----
-apiVersion: agentid.dev/v1alpha1
-kind: AgentResource
-metadata: {name: ledger-$NS}
-spec:
-  audience: https://ledger.$NS.example.com
-  roles: [{name: payer}]
-  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}}]
----
 apiVersion: agentid.dev/v1alpha1
 kind: AgentPolicy
 metadata: {name: careful-$NS}
@@ -74,6 +49,15 @@ pub async fn burst(bed: &Bed, report: &mut Report) {
         return;
     }
     let namespace = Namespace::for_pods(bed.control_plane(), "bench-burst").await;
+    let resources = [
+        resource_for(
+            "tickets",
+            "roles: [{name: triager}], scopes: [{name: tickets.read}, {name: tickets.write}]",
+        ),
+        resource_for("wiki", "roles: [{name: reader}]"),
+        resource_for("ledger", "roles: [{name: payer}]"),
+    ];
+    namespace.apply(&resources.concat()).await;
     namespace.apply(RIGHTS).await;
     let [mut rates, mut writes, mut cpus] = [const { Vec::new() }; 3];
     let [mut ratios, mut raws, mut ours] = [const { Vec::new() }; 3];

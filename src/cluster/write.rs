@@ -19,7 +19,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use super::client::{CallError, Class, timed};
-use super::wire::{FIELD_MANAGER, WireAgent, WireBlueprint, WireGrant, WirePolicy, WireResource, WireSecret};
+use super::wire::{FIELD_MANAGER, WireAgent, WireSecret};
 use crate::api::{
     AGENT_LABEL, API_VERSION, MADE_LABEL, MANAGED_BY, PER_LABEL, ROTATE_ANNOTATION, SECRET_TYPE, TRUST_NAME,
 };
@@ -231,18 +231,21 @@ impl Writer {
         absent_as_none(found)
     }
 
-    /// Writes an agent's status.
+    /// Writes the status of an object of ours; `plural` is its kind's, such as `agentgrants`.
     ///
     /// # Errors
     /// As [`Self::update_secret`].
-    pub async fn agent_status(&self, key: &Key, at: At, status: &impl Serialize) -> Outcome<WireAgent> {
-        self.status(&agent_path(key), at, status).await
-    }
-
-    async fn status<T: DeserializeOwned>(&self, path: &str, at: At, status: &impl Serialize) -> Outcome<T> {
+    pub async fn status<T: DeserializeOwned>(
+        &self,
+        plural: &str,
+        key: &Key,
+        at: At,
+        status: &impl Serialize,
+    ) -> Outcome<T> {
         let mut ops = at.ops();
         ops.push(add("/status", json!(status)));
-        self.call("PATCH", &format!("{path}/status"), JSON, JSON_PATCH, Some(&ops)).await
+        let path = format!("{}/status", custom_path(plural, key));
+        self.call("PATCH", &path, JSON, JSON_PATCH, Some(&ops)).await
     }
 
     /// Adds an ownerReference to an agent, beside those that it has.
@@ -343,49 +346,6 @@ impl Writer {
         self.delete(&agent_path(key), at).await
     }
 
-    /// Writes a grant's status.
-    ///
-    /// # Errors
-    /// As [`Self::update_secret`].
-    pub async fn grant_status(&self, key: &Key, at: At, status: &impl Serialize) -> Outcome<WireGrant> {
-        let path = format!("/apis/{API_VERSION}/namespaces/{}/agentgrants/{}", key.namespace, key.name);
-        self.status(&path, at, status).await
-    }
-
-    /// Writes a blueprint's status.
-    ///
-    /// # Errors
-    /// As [`Self::update_secret`].
-    pub async fn blueprint_status(
-        &self,
-        name: &str,
-        at: At,
-        status: &impl Serialize,
-    ) -> Outcome<WireBlueprint> {
-        self.status(&format!("/apis/{API_VERSION}/agentblueprints/{name}"), at, status).await
-    }
-
-    /// Writes a resource's status.
-    ///
-    /// # Errors
-    /// As [`Self::update_secret`].
-    pub async fn resource_status(
-        &self,
-        name: &str,
-        at: At,
-        status: &impl Serialize,
-    ) -> Outcome<WireResource> {
-        self.status(&format!("/apis/{API_VERSION}/agentresources/{name}"), at, status).await
-    }
-
-    /// Writes a policy's status.
-    ///
-    /// # Errors
-    /// As [`Self::update_secret`].
-    pub async fn policy_status(&self, name: &str, at: At, status: &impl Serialize) -> Outcome<WirePolicy> {
-        self.status(&format!("/apis/{API_VERSION}/agentpolicies/{name}"), at, status).await
-    }
-
     /// One object of any kind, read as far as `T` goes; `None` if there is none.
     ///
     /// # Errors
@@ -453,8 +413,18 @@ fn secret_path(key: &Key) -> String {
     format!("/api/v1/namespaces/{}/secrets/{}", key.namespace, key.name)
 }
 
+/// Where an object of ours is.
+fn custom_path(plural: &str, key: &Key) -> String {
+    let Key { namespace, name } = key;
+    if namespace.is_empty() {
+        format!("/apis/{API_VERSION}/{plural}/{name}")
+    } else {
+        format!("/apis/{API_VERSION}/namespaces/{namespace}/{plural}/{name}")
+    }
+}
+
 fn agent_path(key: &Key) -> String {
-    format!("/apis/{API_VERSION}/namespaces/{}/agentidentities/{}", key.namespace, key.name)
+    custom_path("agentidentities", key)
 }
 
 fn trust_path(namespace: &str) -> String {

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::foreign;
 use crate::api::Reason;
 use crate::cluster::client::{CallError, Class};
-use crate::cluster::wire::{Wire, WireObject, WireSecret, WireWorkload};
+use crate::cluster::wire::{Wire, WireAgent, WireObject, WireSecret, WireWorkload};
 use crate::cluster::write::{At, SecretWrite};
 use crate::domain::plan::{AgentStep, Cause, Credential, Issue, Plan, SecretStep, plan};
 use crate::domain::status::{Transition, agent_status};
@@ -212,7 +212,7 @@ async fn status(
         change.zip(world.agent(&decision.agent).map(|a| At::seen(&a.meta)))
     };
     let Some((change, seen)) = change else { return Ok(()) };
-    match cx.writer.agent_status(&decision.agent, seen, &change.status).await {
+    match cx.writer.status::<WireAgent>("agentidentities", &decision.agent, seen, &change.status).await {
         Ok(object) => {
             let object = object.object(&Source::Agents)?;
             let recorded = change.status.grants.iter().filter_map(|g| {

@@ -52,7 +52,7 @@ pub(super) async fn one(cx: &Context, unit: &Unit) -> Result<Option<Timestamp>, 
         let (role, done) = match step {
             BindingStep::Delete(key, uid) => (None, delete(cx, &key, uid).await),
             BindingStep::Update(uid, wanted) => {
-                let at = stands_on(&cx.world.read(), unit, uid, &wanted);
+                let at = stands_on(&cx.world.read(), uid, &wanted);
                 (Some(wanted.role.clone()), update(cx, at, &wanted).await)
             }
             // What one of a role's was refused, the next will be.
@@ -91,14 +91,29 @@ async fn delete(cx: &Context, key: &Key, uid: Uid) -> Written {
     Ok(())
 }
 
-/// What an update stands on. What only takes is not held off by others' edits; what gives must not come late.
-fn stands_on(world: &World, unit: &Unit, uid: Uid, wanted: &Wanted) -> At {
-    let Some(seen) = world.bindings_of(unit).into_iter().find(|b| b.meta.uid == uid) else {
-        return At::any(uid);
-    };
+/// What an update changes of a RoleBinding as it was seen.
+struct Change {
+    seen: At,
+    /// Somebody is to gain what it gives.
+    gives: bool,
+    /// Somebody is to lose it.
+    takes: bool,
+}
+
+fn change(world: &World, wanted: &Wanted) -> Option<Change> {
+    let unit = Unit { namespace: wanted.key.namespace.clone(), grant: wanted.grant };
+    let seen = world.bindings_of(&unit).into_iter().find(|b| b.meta.key == wanted.key)?;
     let domain = &world.config().trust_domain;
     let had: HashSet<_> = seen.subjects.iter().map(|agent| agent_id(domain, *agent)).collect();
-    if wanted.subjects.iter().all(|s| had.contains(s)) { At::any(uid) } else { At::seen(&seen.meta) }
+    let kept = wanted.subjects.iter().filter(|s| had.contains(*s)).count();
+    let (gives, takes) = (kept < wanted.subjects.len(), kept < had.len());
+    Some(Change { seen: At::seen(&seen.meta), gives, takes })
+}
+
+/// What an update stands on. What only takes is not held off by others' edits; what gives must not come late.
+fn stands_on(world: &World, uid: Uid, wanted: &Wanted) -> At {
+    let gives = change(world, wanted).filter(|c| c.gives && c.seen.uid == uid);
+    gives.map_or_else(|| At::any(uid), |c| c.seen)
 }
 
 async fn update(cx: &Context, at: At, wanted: &Wanted) -> Written {
@@ -110,7 +125,7 @@ async fn update(cx: &Context, at: At, wanted: &Wanted) -> Written {
             Ok(())
         }
         Err(e) => {
-            if e.class() == Class::Forbidden && takes(cx, wanted) {
+            if e.class() == Class::Forbidden && change(&cx.world.read(), wanted).is_some_and(|c| c.takes) {
                 // The API server lets nobody shorten the list of those who hold a role that it may not give. Nobody
                 // keeps a right because it can't be taken from him alone.
                 delete(cx, &wanted.key, at.uid).await?;
@@ -118,15 +133,6 @@ async fn update(cx: &Context, at: At, wanted: &Wanted) -> Written {
             Err(refused(cx, wanted, e))
         }
     }
-}
-
-/// Whether somebody is to lose what a RoleBinding gives.
-fn takes(cx: &Context, wanted: &Wanted) -> bool {
-    let world = cx.world.read();
-    let unit = Unit { namespace: wanted.key.namespace.clone(), grant: wanted.grant };
-    let seen = world.bindings_of(&unit).into_iter().find(|b| b.meta.key == wanted.key);
-    let stays = |agent: &Uid| wanted.subjects.iter().any(|s| s.ends_with(&format!("/{agent}")));
-    seen.is_some_and(|b| !b.subjects.iter().all(stays))
 }
 
 async fn create(cx: &Context, wanted: &Wanted) -> Written {

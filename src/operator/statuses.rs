@@ -6,133 +6,115 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream;
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::context::Context;
 use crate::cluster::client::{CallError, Class};
-use crate::cluster::wire::Wire;
+use crate::cluster::wire::{Wire, WireBlueprint, WireGrant, WirePolicy, WireResource};
 use crate::cluster::write::At;
-use crate::domain::status::{blueprint_status, grant_status, policy_status, resource_status};
-use crate::domain::{Key, Source};
+use crate::domain::status::{StatusChange, blueprint_status, grant_status, policy_status, resource_status};
+use crate::domain::{Key, Meta, Source};
 
 /// The rhythm of the writes.
 pub(super) const PERIOD: Duration = Duration::from_secs(2);
 /// Writes under way at once: they are nobody's hurry.
 const CONCURRENCY: usize = 8;
 
+/// Whose status is looked at.
+#[derive(Debug)]
+enum Subject {
+    Blueprint(Arc<str>),
+    Grant(Key),
+    Resource(Arc<str>),
+    Policy(Arc<str>),
+}
+
 /// Writes the statuses that have changed since the last call.
 pub(super) async fn flush(cx: &Context) {
     let (grants, resources, policies) = cx.world.write().take_tallied();
     let blueprints = cx.world.write().take_made();
-    stream::iter(blueprints)
-        .for_each_concurrent(CONCURRENCY, |name| async move {
-            if let Err(error) = blueprint(cx, &name).await {
-                tracing::debug!(blueprint = %name, %error, "status not written");
-                cx.world.write().touch_blueprint(name);
-            }
-        })
-        .await;
-    stream::iter(grants)
-        .for_each_concurrent(CONCURRENCY, |key| async move {
-            if let Err(error) = grant(cx, &key).await {
-                tracing::debug!(grant = %key, %error, "status not written");
-                cx.world.write().touch_grant(key);
-            }
-        })
-        .await;
-    stream::iter(resources)
-        .for_each_concurrent(CONCURRENCY, |name| async move {
-            if let Err(error) = resource(cx, &name).await {
-                tracing::debug!(resource = %name, %error, "status not written");
-                cx.world.write().touch_resource(name);
-            }
-        })
-        .await;
-    stream::iter(policies)
-        .for_each_concurrent(CONCURRENCY, |name| async move {
-            if let Err(error) = policy(cx, &name).await {
-                tracing::debug!(policy = %name, %error, "status not written");
-                cx.world.write().touch_policy(name);
+    let subjects = (blueprints.into_iter().map(Subject::Blueprint))
+        .chain(grants.into_iter().map(Subject::Grant))
+        .chain(resources.into_iter().map(Subject::Resource))
+        .chain(policies.into_iter().map(Subject::Policy));
+    stream::iter(subjects)
+        .for_each_concurrent(CONCURRENCY, |subject| async move {
+            if let Err(error) = one(cx, &subject).await {
+                tracing::debug!(object = ?subject, %error, "status not written");
+                touch(cx, subject);
             }
         })
         .await;
 }
 
-async fn grant(cx: &Context, key: &Key) -> Result<(), CallError> {
-    let change = {
-        let world = cx.world.read();
-        let Some(grant) = world.grant(key).filter(|g| !g.meta.deleting) else { return Ok(()) };
-        grant_status(&world, grant, Timestamp::now()).map(|c| (At::seen(&grant.meta), c))
-    };
-    let Some((seen, change)) = change else { return Ok(()) };
-    match cx.writer.grant_status(key, seen, &change.status).await {
-        Ok(object) => {
-            if let Ok(object) = object.object(&Source::Grants) {
-                cx.world.answer(object);
-            }
-            change.transitions.iter().for_each(|t| cx.tell("AgentGrant", key, seen.uid, t));
-            Ok(())
-        }
-        Err(e) if e.class() == Class::NotFound => Ok(()),
-        Err(e) => Err(e),
+/// Has it looked at again.
+fn touch(cx: &Context, subject: Subject) {
+    let mut world = cx.world.write();
+    match subject {
+        Subject::Blueprint(name) => world.touch_blueprint(name),
+        Subject::Grant(key) => world.touch_grant(key),
+        Subject::Resource(name) => world.touch_resource(name),
+        Subject::Policy(name) => world.touch_policy(name),
     }
 }
 
-async fn blueprint(cx: &Context, name: &Arc<str>) -> Result<(), CallError> {
-    let change = {
-        let world = cx.world.read();
-        let Some(blueprint) = world.blueprint(name).filter(|b| !b.meta.deleting) else { return Ok(()) };
-        blueprint_status(&world, blueprint, Timestamp::now()).map(|c| (At::seen(&blueprint.meta), c))
-    };
-    let Some((seen, change)) = change else { return Ok(()) };
-    match cx.writer.blueprint_status(name, seen, &change.status).await {
-        Ok(object) => {
-            if let Ok(object) = object.object(&Source::Blueprints) {
-                cx.world.answer(object);
-            }
-            let key = Key::new("", name.clone());
-            change.transitions.iter().for_each(|t| cx.tell("AgentBlueprint", &key, seen.uid, t));
-            Ok(())
+async fn one(cx: &Context, subject: &Subject) -> Result<(), CallError> {
+    let now = Timestamp::now();
+    match subject {
+        Subject::Blueprint(name) => {
+            let change = {
+                let world = cx.world.read();
+                world.blueprint(name).and_then(|b| due(&b.meta, || blueprint_status(&world, b, now)))
+            };
+            let names = (&Source::Blueprints, "AgentBlueprint", "agentblueprints");
+            write::<WireBlueprint, _>(cx, names, &Key::new("", name.clone()), change).await
         }
-        Err(e) if e.class() == Class::NotFound => Ok(()),
-        Err(e) => Err(e),
+        Subject::Grant(key) => {
+            let change = {
+                let world = cx.world.read();
+                world.grant(key).and_then(|g| due(&g.meta, || grant_status(&world, g, now)))
+            };
+            let names = (&Source::Grants, "AgentGrant", "agentgrants");
+            write::<WireGrant, _>(cx, names, key, change).await
+        }
+        Subject::Resource(name) => {
+            let change = {
+                let world = cx.world.read();
+                world.resource(name).and_then(|r| due(&r.meta, || resource_status(&world, r, now)))
+            };
+            let names = (&Source::Resources, "AgentResource", "agentresources");
+            write::<WireResource, _>(cx, names, &Key::new("", name.clone()), change).await
+        }
+        Subject::Policy(name) => {
+            let change = {
+                let world = cx.world.read();
+                world.policy(name).and_then(|p| due(&p.meta, || policy_status(&world, p, now)))
+            };
+            let names = (&Source::Policies, "AgentPolicy", "agentpolicies");
+            write::<WirePolicy, _>(cx, names, &Key::new("", name.clone()), change).await
+        }
     }
 }
 
-async fn resource(cx: &Context, name: &Arc<str>) -> Result<(), CallError> {
-    let change = {
-        let world = cx.world.read();
-        let Some(resource) = world.resource(name).filter(|r| !r.meta.deleting) else { return Ok(()) };
-        resource_status(&world, resource, Timestamp::now()).map(|c| (At::seen(&resource.meta), c))
-    };
-    let Some((seen, change)) = change else { return Ok(()) };
-    match cx.writer.resource_status(name, seen, &change.status).await {
-        Ok(object) => {
-            if let Ok(object) = object.object(&Source::Resources) {
-                cx.world.answer(object);
-            }
-            let key = Key::new("", name.clone());
-            change.transitions.iter().for_each(|t| cx.tell("AgentResource", &key, seen.uid, t));
-            Ok(())
-        }
-        Err(e) if e.class() == Class::NotFound => Ok(()),
-        Err(e) => Err(e),
-    }
+/// What is to be written, and the version of the object that it differs from; nothing on what is on its way out.
+fn due<S>(meta: &Meta, change: impl FnOnce() -> Option<StatusChange<S>>) -> Option<(At, StatusChange<S>)> {
+    if meta.deleting { None } else { Some((At::seen(meta), change()?)) }
 }
 
-async fn policy(cx: &Context, name: &Arc<str>) -> Result<(), CallError> {
-    let change = {
-        let world = cx.world.read();
-        let Some(policy) = world.policy(name).filter(|p| !p.meta.deleting) else { return Ok(()) };
-        policy_status(&world, policy, Timestamp::now()).map(|c| (At::seen(&policy.meta), c))
-    };
+async fn write<W: Wire, S: Serialize>(
+    cx: &Context,
+    names: (&Source, &'static str, &str),
+    key: &Key,
+    change: Option<(At, StatusChange<S>)>,
+) -> Result<(), CallError> {
     let Some((seen, change)) = change else { return Ok(()) };
-    match cx.writer.policy_status(name, seen, &change.status).await {
+    let (source, kind, plural) = names;
+    match cx.writer.status::<W>(plural, key, seen, &change.status).await {
         Ok(object) => {
-            if let Ok(object) = object.object(&Source::Policies) {
+            if let Ok(object) = object.object(source) {
                 cx.world.answer(object);
             }
-            let key = Key::new("", name.clone());
-            change.transitions.iter().for_each(|t| cx.tell("AgentPolicy", &key, seen.uid, t));
+            change.transitions.iter().for_each(|t| cx.tell(kind, key, seen.uid, t));
             Ok(())
         }
         Err(e) if e.class() == Class::NotFound => Ok(()),

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::client::{Poster, form};
-use crate::common::eventually;
+use crate::common::{eventually, resource_for};
 use crate::kit::{AT_ONCE, PATIENCE, Stage, each};
 
 const PODS: usize = 2000;
@@ -38,33 +38,6 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: burst-pod-reader}
 rules: [{apiGroups: [''], resources: [pods], verbs: [get, list]}]
----
-apiVersion: agentid.dev/v1alpha1
-kind: AgentResource
-metadata: {name: tickets-$NS}
-spec:
-  audience: https://tickets.$NS.example.com
-  roles: [{name: triager}, {name: reader}]
-  scopes: [{name: tickets.read}, {name: tickets.write}]
-  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}}]
-  introspectors: [{namespace: $NS, serviceAccountName: asker}]
----
-apiVersion: agentid.dev/v1alpha1
-kind: AgentResource
-metadata: {name: ledger-$NS}
-spec:
-  audience: https://ledger.$NS.example.com
-  roles: [{name: payer}]
-  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}}]
----
-apiVersion: agentid.dev/v1alpha1
-kind: AgentResource
-metadata: {name: cluster-$NS}
-spec:
-  audience: https://cluster.$NS.example.com
-  kubernetes: {}
-  roles: [{name: burst-pod-reader}]
-  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}}]
 ---
 apiVersion: agentid.dev/v1alpha1
 kind: AgentPolicy
@@ -239,6 +212,14 @@ impl Asker {
 async fn each_of_two_thousand_pods_gets_its_own_tokens_and_nothing_is_left_of_them() {
     let stage = Stage::new("burst-pods", CONFIGURATION).await;
     let asker = Asker::new(&stage);
+    let tickets = "roles: [{name: triager}, {name: reader}], scopes: [{name: tickets.read}, {name: tickets.write}], \
+                   introspectors: [{namespace: $NS, serviceAccountName: asker}]";
+    let resources = [
+        resource_for("tickets", tickets),
+        resource_for("ledger", "roles: [{name: payer}]"),
+        resource_for("cluster", "kubernetes: {}, roles: [{name: burst-pod-reader}]"),
+    ];
+    stage.apply(&resources.concat()).await;
     stage.apply(RIGHTS).await;
     // From here on operator and service know the rights; what is new in the burst are the pods alone.
     let first = asker.pod("first").await;

@@ -9,37 +9,12 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::common::eventually;
+use crate::common::{eventually, resource_for};
 use crate::kit::{PATIENCE, Stage, each};
 
 const DEPLOYMENTS: usize = 200;
 
 const RIGHTS: &str = "
-apiVersion: agentid.dev/v1alpha1
-kind: AgentResource
-metadata: {name: tickets-$NS}
-spec:
-  audience: https://tickets.$NS.example.com
-  roles: [{name: triager}]
-  scopes: [{name: tickets.read}, {name: tickets.write}]
-  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}}]
----
-apiVersion: agentid.dev/v1alpha1
-kind: AgentResource
-metadata: {name: wiki-$NS}
-spec:
-  audience: https://wiki.$NS.example.com
-  roles: [{name: reader}]
-  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}}]
----
-apiVersion: agentid.dev/v1alpha1
-kind: AgentResource
-metadata: {name: ledger-$NS}
-spec:
-  audience: https://ledger.$NS.example.com
-  roles: [{name: payer}]
-  allow: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: $NS}}}]
----
 apiVersion: agentid.dev/v1alpha1
 kind: AgentPolicy
 metadata: {name: careful-$NS}
@@ -87,6 +62,15 @@ fn mounted(pod: &Pod) -> impl Iterator<Item = String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_of_two_hundred_workloads_finds_its_own_secret_and_nothing_is_left_of_them() {
     let stage = Stage::new("burst-workloads", "").await;
+    let resources = [
+        resource_for(
+            "tickets",
+            "roles: [{name: triager}], scopes: [{name: tickets.read}, {name: tickets.write}]",
+        ),
+        resource_for("wiki", "roles: [{name: reader}]"),
+        resource_for("ledger", "roles: [{name: payer}]"),
+    ];
+    stage.apply(&resources.concat()).await;
     stage.apply(RIGHTS).await;
     stage.phase(format_args!("{DEPLOYMENTS} Deployments are created at once"));
     let deployments = stage.api::<Deployment>();

@@ -58,3 +58,12 @@ pub fn message(error: &kube::Error) -> &str {
         other => panic!("not refused by the API server: {other}"),
     }
 }
+
+/// An AgentResource `<name>-$NS` that the test's namespace, and no other, may be granted; `offers` is the rest of its spec.
+pub fn resource_for(name: &str, offers: &str) -> String {
+    format!(
+        "---\napiVersion: agentid.dev/v1alpha1\nkind: AgentResource\nmetadata: {{name: {name}-$NS}}\nspec: {{audience: \
+         'https://{name}.$NS.example.com', {offers}, allow: [{{namespaceSelector: {{matchLabels: \
+         {{kubernetes.io/metadata.name: $NS}}}}}}]}}\n"
+    )
+}

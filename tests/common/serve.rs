@@ -21,6 +21,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::common::{ControlPlane, Operator, Process, Setup, eventually, http_get, target_dir, unique};
 
+/// A pod `p` of the account `runner`, and a resource named as the namespace that all may be granted.
+pub const RUNNER: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: runner}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p, labels: {agentid.dev/agent: ''}}
+spec: {serviceAccountName: runner, containers: [{name: c, image: none}]}
+---
+apiVersion: agentid.dev/v1alpha1
+kind: AgentResource
+metadata: {name: $NS}
+spec: {audience: 'https://$NS.example.com', scopes: [{name: read}], allow: [{namespaceSelector: {}}]}
+";
+
 /// A port that nothing listens on now.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

@@ -31,34 +31,17 @@ Prints the directory that holds etcd, kube-apiserver, kube-controller-manager, k
 USAGE
 }
 
-# missing_in DIR: the programs DIR lacks, on one line.
-missing_in() {
-  local program lacking=()
-  for program in "${PROGRAMS[@]}"; do [ -x "$1/$program" ] || lacking+=("$program"); done
-  echo "${lacking[*]}"
-}
-
 # ---- official downloads ---------------------------------------------------------------------------
 
 download_all() {
-  local out=$1 program file hex name base=https://dl.k8s.io/release/$KUBERNETES/bin/linux/$arch
+  local out=$1 program name base=https://dl.k8s.io/release/$KUBERNETES/bin/linux/$arch
   for program in "${MULTI[@]}"; do
-    file=$scratch/$program
-    # The checksum first: it is small, so an unreachable host shows at once.
-    fetch 10 "$base/$program.sha512" "$file.sha512" || return 1
-    say "fetching $program $KUBERNETES from dl.k8s.io"
-    fetch 900 "$base/$program" "$file" || return 1
-    hex=$(cut -d' ' -f1 "$file.sha512")
-    checked sha512sum "$hex" "$file" || { echo "$program: the sha512 checksum does not match"; return 1; }
-    install -m 755 "$file" "$out/$program" && rm "$file" || return 1
+    fetched "$base/$program" "$scratch/$program" sha512sum "$base/$program.sha512" || return 1
+    install -m 755 "$scratch/$program" "$out/$program" && rm "$scratch/$program" || return 1
   done
   # etcd publishes SHA-256 sums only.
   name=etcd-$ETCD-linux-$arch.tar.gz base=https://github.com/etcd-io/etcd/releases/download/$ETCD
-  fetch 10 "$base/SHA256SUMS" "$scratch/SHA256SUMS" || return 1
-  say "fetching etcd $ETCD from github.com"
-  fetch 900 "$base/$name" "$scratch/$name" || return 1
-  hex=$(awk -v name="$name" '$2 == name { print $1 }' "$scratch/SHA256SUMS")
-  checked sha256sum "$hex" "$scratch/$name" || { echo "$name: the sha256 checksum does not match"; return 1; }
+  fetched "$base/$name" "$scratch/$name" sha256sum "$base/SHA256SUMS" || return 1
   tar -xzf "$scratch/$name" -C "$scratch" "${name%.tar.gz}/etcd" &&
     install -m 755 "$scratch/${name%.tar.gz}/etcd" "$out/etcd"
 }

@@ -64,6 +64,24 @@ downloaded() { printf ', %s MB' "$(du -sm "$scratch" | cut -f1)"; }
 # checked SUMCOMMAND HEX FILE
 checked() { [ -n "$2" ] && printf '%s  %s\n' "$2" "$3" | "$1" --check --status; }
 
+# fetched URL FILE SUMCOMMAND SUMSURL: the sum is the first word, of the file's line where there are several.
+fetched() {
+  local hex name=${1##*/}
+  # The checksum first: it is small, so an unreachable host shows at once.
+  fetch 10 "$4" "$2.sums" || return 1
+  say "fetching $name from $(cut -d/ -f3 <<<"$1")"
+  fetch 900 "$1" "$2" || return 1
+  hex=$(awk -v name="$name" 'NF == 1 || $2 == name || $2 == "*" name { print $1; exit }' "$2.sums")
+  checked "$3" "$hex" "$2" || { echo "$name: the checksum does not match"; return 1; }
+}
+
+# missing_in DIR: the programs DIR lacks, on one line.
+missing_in() {
+  local program lacking=()
+  for program in "${PROGRAMS[@]}"; do [ -x "$1/$program" ] || lacking+=("$program"); done
+  echo "${lacking[*]}"
+}
+
 # ---- build from Go modules ------------------------------------------------------------------------
 
 find_go() {

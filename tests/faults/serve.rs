@@ -7,25 +7,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::common::{ControlPlane, Namespace, eventually};
-use crate::service::{Service, Town};
+use crate::service::{RUNNER, Service, Town};
 use crate::turn;
 
 const SOON: Duration = Duration::from_secs(60);
 const OBJECTS: &str = "
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: runner}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: p, labels: {agentid.dev/agent: ''}}
-spec: {serviceAccountName: runner, containers: [{name: c, image: none}]}
----
-apiVersion: agentid.dev/v1alpha1
-kind: AgentResource
-metadata: {name: $NS}
-spec: {audience: 'https://$NS.example.com', scopes: [{name: read}], allow: [{namespaceSelector: {}}]}
----
 apiVersion: agentid.dev/v1alpha1
 kind: AgentIdentity
 metadata: {name: a}
@@ -71,6 +57,7 @@ async fn it_goes_on_alone_until_it_knows_too_little() {
     let operator = town.operator(cp).await;
     let service = town.serve(cp).await;
     let ns = Namespace::for_pods(cp, "alone").await;
+    ns.apply(RUNNER).await;
     ns.apply(OBJECTS).await;
     let sa = pods_token(cp, &ns.name, &town.issuer);
     let token = eventually("a token", SOON, || async {

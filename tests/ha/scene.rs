@@ -22,7 +22,7 @@ use crate::common::{
     ControlPlane, Namespace, Operator, Setup, condition, eventually, http_get, target_dir, unique,
 };
 use crate::proxy::Proxy;
-use crate::service::{Service, Town, free_port};
+use crate::service::{RUNNER, Service, Town, free_port};
 
 pub const SYSTEM: &str = "agentid-ha";
 /// Agents that stay, and renew every 40 s.
@@ -34,20 +34,6 @@ const LIVES: usize = 12;
 const ASK: Duration = Duration::from_millis(50);
 
 const OBJECTS: &str = "
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: runner}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: p, labels: {agentid.dev/agent: ''}}
-spec: {serviceAccountName: runner, containers: [{name: c, image: none}]}
----
-apiVersion: agentid.dev/v1alpha1
-kind: AgentResource
-metadata: {name: $NS}
-spec: {audience: 'https://$NS.example.com', scopes: [{name: read}], allow: [{namespaceSelector: {}}]}
----
 apiVersion: agentid.dev/v1alpha1
 kind: AgentGrant
 metadata: {name: g}
@@ -96,6 +82,7 @@ impl Scene {
         let mut second = scene.town.serve_at(&scene.cp, &address).await;
         second.issuer = format!("https://{address}");
         scene.services.push(second);
+        scene.ns.apply(RUNNER).await;
         scene.ns.apply(OBJECTS).await;
         for i in 0..STEADY {
             scene.agent(&format!("steady-{i}"), "steady").await.unwrap();
