@@ -52,6 +52,14 @@ impl Slot {
         self.fault(refusal.reason, format!("{}: {}", refusal.reason, refusal.message))
     }
 
+    /// A refusal to say who asks: what can't be told yet will be in a moment.
+    pub(super) fn unidentified(self, refusal: &Refusal) -> Fault {
+        if refusal.reason == Reason::Unknown {
+            return Fault::later(refusal.reason, 1, &refusal.message);
+        }
+        self.refused(refusal)
+    }
+
     pub(super) fn caller(self, error: &CallerError) -> Fault {
         match error {
             CallerError::Unavailable { retry_after, .. } => {
@@ -158,7 +166,7 @@ impl State {
         let caller = caller_of(token);
         let client = {
             let world = self.fresh_world(now)?;
-            let agent = agent_of_pod(&world, &caller, named).map_err(|r| slot.refused(&r))?;
+            let agent = agent_of_pod(&world, &caller, named, now).map_err(|r| slot.unidentified(&r))?;
             self.known(&world, agent, line);
             Client::of(agent)
         };
@@ -190,7 +198,12 @@ impl State {
 
 /// The caller as the world looks for it.
 pub(super) fn caller_of(token: &ServiceAccountToken) -> Caller {
-    Caller { account: token.account.clone(), account_uid: token.account_uid, pod: token.pod.clone() }
+    Caller {
+        account: token.account.clone(),
+        account_uid: token.account_uid,
+        pod: token.pod.clone(),
+        issued_at: token.issued_at,
+    }
 }
 
 impl Client {

@@ -1,7 +1,8 @@
 //! `/introspect` (RFC 7662): whether a token of ours stands, for those whom it concerns.
 //!
 //! Invariants: the caller is authenticated; who is neither named by the token's resource, nor the agent that it is
-//! for, nor the agent whose it is, learns `{"active": false}` and nothing else; the answer is decided from live
+//! for, nor the agent whose it is, learns `{"active": false}` and nothing else, or to come again while who it is can't
+//! be told; the answer is decided from live
 //! objects at this moment.
 
 use http::{HeaderValue, StatusCode, header};
@@ -17,7 +18,7 @@ use super::state::State;
 use crate::api::Reason;
 use crate::domain::identify::{agent_of_pod, live_account};
 use crate::domain::presented::stands;
-use crate::domain::{Agent, World};
+use crate::domain::{Agent, Refusal, World};
 use crate::net::listen::{Request, Response, json as json_response};
 
 /// The claims that an answer repeats.
@@ -73,7 +74,8 @@ async fn serve(state: &State, request: &Request, now: Timestamp) -> Result<Map<S
     let token = form.need("token")?;
     let ring = state.ring()?;
     let world = state.fresh_world(now)?;
-    live_account(&world, &caller_of(&verified)).map_err(|r| challenged(Slot::Client.refused(&r)))?;
+    let unidentified = |r: Refusal| challenged(Slot::Client.unidentified(&r));
+    live_account(&world, &caller_of(&verified), now).map_err(unidentified)?;
     let Ok(token) = ours::verify(&ring, &state.config, token, now) else { return Ok(inactive()) };
     let agent = match stands(&world, &token.presented, now) {
         Ok(agent) => agent,
@@ -81,7 +83,7 @@ async fn serve(state: &State, request: &Request, now: Timestamp) -> Result<Map<S
         Err(refusal) if refusal.reason == Reason::Unknown => return Err(Fault::unknown(&refusal.message)),
         Err(_) => return Ok(inactive()),
     };
-    if !concerns(&world, &verified, &token, agent) {
+    if !concerns(&world, &verified, &token, agent, now).map_err(unidentified)? {
         return Ok(inactive());
     }
     Ok(active(token, agent))
@@ -91,14 +93,24 @@ fn inactive() -> Map<String, Value> {
     Map::from_iter([("active".to_owned(), Value::Bool(false))])
 }
 
-/// Whether the caller may know of the token.
-fn concerns(world: &World, caller: &ServiceAccountToken, token: &Ours, agent: &Agent) -> bool {
+/// Whether the caller may know of the token; `Unknown` while who it is can't be told yet.
+fn concerns(
+    world: &World,
+    caller: &ServiceAccountToken,
+    token: &Ours,
+    agent: &Agent,
+    now: Timestamp,
+) -> Result<bool, Refusal> {
     let resource = world.audience_holder(&token.presented.audience.as_str().into());
     if resource.is_some_and(|r| r.introspectors.contains(&caller.account)) {
-        return true;
+        return Ok(true);
     }
-    let Ok(me) = agent_of_pod(world, &caller_of(caller), None) else { return false };
-    me.meta.uid == agent.meta.uid || resource.is_some_and(|r| r.agent.as_ref() == Some(&me.meta.key))
+    match agent_of_pod(world, &caller_of(caller), None, now) {
+        Ok(me) => Ok(me.meta.uid == agent.meta.uid
+            || resource.is_some_and(|r| r.agent.as_ref() == Some(&me.meta.key))),
+        Err(refusal) if refusal.reason == Reason::Unknown => Err(refusal),
+        Err(_) => Ok(false),
+    }
 }
 
 fn active(token: Ours, agent: &Agent) -> Map<String, Value> {

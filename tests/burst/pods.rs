@@ -179,16 +179,7 @@ impl Asker {
             Some(token) if status == 200 => Ok(token.to_owned()),
             _ => Err(format!("{name}: {what}: {status} {body}")),
         };
-        // No container starts as fast: the service may not have seen the pod yet.
-        let mut answer = self.application(&own, "tickets").await;
-        for _ in 0..20 {
-            if answer.0 != 401 || !answer.1.to_string().contains("is gone, or lacks the label") {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            answer = self.application(&own, "tickets").await;
-        }
-        let tickets = token("tickets", answer)?;
+        let tickets = token("tickets", self.application(&own, "tickets").await)?;
         let cluster = token("cluster", self.identity(&own, "cluster").await)?;
         let (status, body) = self.application(&own, "ledger").await;
         let said = body["error_description"].as_str().unwrap_or_default();

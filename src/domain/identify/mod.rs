@@ -1,9 +1,12 @@
 //! Which agent a pod is (design §5).
 //!
 //! Invariants: only a live pod that runs as the agent's service account is that agent; whom a pod names it still
-//! must be; of several the most specific, and a tie is nobody.
+//! must be; of several the most specific, and a tie is nobody; what a token of this moment names and the world does not
+//! is `Unknown` and not gone.
 
 use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::maker::{Making, make};
 use super::{Agent, BoundObject, Key, KindName, POD, Refusal, Uid, World, decide::Standing};
@@ -18,6 +21,22 @@ pub struct Caller {
     pub account_uid: Uid,
     /// The pod that the token is bound to.
     pub pod: Option<(Arc<str>, Uid)>,
+    /// When the token was issued, if it says so: account and pod were there then.
+    pub issued_at: Option<Timestamp>,
+}
+
+/// For how long after a token was issued what it names may be there and not seen yet: the watches of a busy API server
+/// are seconds behind.
+const UNSEEN: SignedDuration = SignedDuration::from_secs(10);
+
+impl Caller {
+    /// Why what its token names is not to be found: gone, or not seen yet.
+    fn missing(&self, now: Timestamp, gone: String) -> Refusal {
+        if self.issued_at.is_some_and(|at| now.duration_since(at) < UNSEEN) {
+            return Refusal::new(Reason::Unknown, format!("{gone}; or it is seen in a moment: come again"));
+        }
+        refuse(gone)
+    }
 }
 
 /// A client id that names an agent: its id, or `<namespace>/<name>`.
@@ -62,22 +81,25 @@ fn refuse(message: String) -> Refusal {
 /// Whether the service account lives; a token outlives it.
 ///
 /// # Errors
-/// `CredentialRejected`.
-pub fn live_account(world: &World, caller: &Caller) -> Result<(), Refusal> {
+/// `CredentialRejected`; `Unknown` if it may not have been seen yet.
+pub fn live_account(world: &World, caller: &Caller, now: Timestamp) -> Result<(), Refusal> {
     match world.account(&caller.account) {
         Some(account) if account.meta.uid == caller.account_uid => Ok(()),
-        _ => Err(refuse(format!(
-            "the service account {} of this token does not exist any more; use a token of today's",
-            caller.account
-        ))),
+        _ => Err(caller.missing(
+            now,
+            format!(
+                "the service account {} of this token does not exist any more; use a token of today's",
+                caller.account
+            ),
+        )),
     }
 }
 
 /// The pod, if it lives and runs.
 ///
 /// # Errors
-/// `CredentialRejected`, `BoundObjectFinished`, `BoundObjectNotSelected`.
-pub fn live_pod<'w>(world: &'w World, caller: &Caller) -> Result<&'w BoundObject, Refusal> {
+/// `CredentialRejected`, `BoundObjectFinished`; `Unknown` if it may not have been seen yet.
+pub fn live_pod<'w>(world: &'w World, caller: &Caller, now: Timestamp) -> Result<&'w BoundObject, Refusal> {
     let Some((name, uid)) = &caller.pod else {
         return Err(refuse(
             "the token is not bound to a pod; mount a projected serviceAccountToken volume with agentid's issuer as \
@@ -86,13 +108,17 @@ pub fn live_pod<'w>(world: &'w World, caller: &Caller) -> Result<&'w BoundObject
         ));
     };
     let pod = world.bound_object(&KindName::from(POD), &caller.account.sibling(name.clone()));
-    let Some(pod) = pod.filter(|p| p.meta.uid == *uid && !p.unselected) else {
-        return Err(refuse(format!(
+    let gone = || {
+        format!(
             "pod {name} of namespace {} is gone, or lacks the label {} by which pods are seen",
             caller.account.namespace,
             world.config().pod_selector
-        )));
+        )
     };
+    let Some(pod) = pod.filter(|p| p.meta.uid == *uid) else { return Err(caller.missing(now, gone())) };
+    if pod.unselected {
+        return Err(refuse(gone()));
+    }
     if pod.finished {
         return Err(Refusal::new(
             Reason::BoundObjectFinished,
@@ -108,14 +134,16 @@ pub fn live_pod<'w>(world: &'w World, caller: &Caller) -> Result<&'w BoundObject
 /// The agent that a pod is. `named` is what the request itself says.
 ///
 /// # Errors
-/// `CredentialRejected` where it is none, another, or more than one; `Suspended` and the like are for decide.
+/// `CredentialRejected` where it is none, another, or more than one; `Unknown` while it is being made or not seen yet;
+/// `Suspended` and the like are for decide.
 pub fn agent_of_pod<'w>(
     world: &'w World,
     caller: &Caller,
     named: Option<&ClientId>,
+    now: Timestamp,
 ) -> Result<&'w Agent, Refusal> {
-    live_account(world, caller)?;
-    let pod = live_pod(world, caller)?;
+    live_account(world, caller, now)?;
+    let pod = live_pod(world, caller, now)?;
     let mut candidates = candidates(world, caller, &controllers(world, pod));
     let label = pod.agent.as_ref().map(|name| ClientId::Name(caller.account.sibling(name.clone())));
     if let Some(asked) = named {

@@ -3,7 +3,13 @@
 use super::*;
 use crate::domain::{Controller, Meta, Object, Origin, ServiceAccount, Source, View};
 
+const NOW: i64 = 1_000_000;
+
 struct Town(World, u64);
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
 
 fn uid(n: u128) -> Uid {
     Uid(0x7f3d_9a2e_0001_4abc_8def_0000_0000_0000 + n)
@@ -67,14 +73,20 @@ impl Town {
 
     fn who(&self, caller: &Caller, named: Option<&str>) -> Result<String, String> {
         let named = named.map(|n| ClientId::read("example.com", n).unwrap());
-        agent_of_pod(&self.0, caller, named.as_ref())
+        agent_of_pod(&self.0, caller, named.as_ref(), at(NOW))
             .map(|a| a.meta.key.name.to_string())
             .map_err(|r| r.message)
+    }
+
+    /// Why nobody asks.
+    fn why(&self, caller: &Caller) -> Reason {
+        agent_of_pod(&self.0, caller, None, at(NOW)).unwrap_err().reason
     }
 }
 
 fn caller() -> Caller {
-    Caller { account: Key::new("ns", "runner"), account_uid: uid(500), pod: Some(("p".into(), uid(1))) }
+    let account = Key::new("ns", "runner");
+    Caller { account, account_uid: uid(500), pod: Some(("p".into(), uid(1))), issued_at: Some(at(NOW - 600)) }
 }
 
 /// A pod `p` of a Deployment `d`.
@@ -131,6 +143,35 @@ fn only_a_live_pod_of_a_live_account_is_an_agent() {
     assert!(t.who(&old_pod, None).unwrap_err().contains("is gone"));
     t.0.remove(&Source::Bound("v1/Pod".into()), &Key::new("ns", "p"), uid(1), 0);
     assert!(t.who(&caller(), None).unwrap_err().contains("is gone"));
+}
+
+#[test]
+fn what_a_token_of_this_moment_names_may_not_have_been_seen_yet() {
+    let mut t = town();
+    t.agent("a", 10, None);
+    let issued = |at| move |caller: Caller| Caller { issued_at: at, ..caller };
+    let new_pod = Caller { pod: Some(("p".into(), uid(9))), ..caller() };
+    let first_pod = Caller { pod: Some(("q".into(), uid(9))), ..caller() };
+    let new_account = Caller { account_uid: uid(501), ..caller() };
+    for (issued_at, wanted) in [
+        (Some(at(NOW + 5)), Reason::Unknown),
+        (Some(at(NOW)), Reason::Unknown),
+        (Some(at(NOW - 9)), Reason::Unknown),
+        (Some(at(NOW - 10)), Reason::CredentialRejected),
+        (None, Reason::CredentialRejected),
+    ] {
+        for caller in [&new_pod, &first_pod, &new_account] {
+            assert_eq!(t.why(&issued(issued_at)(caller.clone())), wanted, "{caller:?} of {issued_at:?}");
+        }
+    }
+    // What is seen is judged at once.
+    let today = issued(Some(at(NOW)));
+    assert_eq!(t.who(&today(caller()), None), Ok("a".into()));
+    assert_eq!(t.why(&today(Caller { pod: None, ..caller() })), Reason::CredentialRejected);
+    let mut pod = t.0.bound_object(&"v1/Pod".into(), &Key::new("ns", "p")).unwrap().clone();
+    pod.meta.version += 1_000;
+    t.0.note_unselected(&"v1/Pod".into(), pod);
+    assert_eq!(t.why(&today(caller())), Reason::CredentialRejected);
 }
 
 #[test]

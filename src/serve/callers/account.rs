@@ -23,6 +23,8 @@ pub struct ServiceAccountToken {
     pub account_uid: Uid,
     /// Name and UID of the pod that the token is bound to, if it is bound to one.
     pub pod: Option<(Arc<str>, Uid)>,
+    /// When it was issued, if it says so.
+    pub issued_at: Option<Timestamp>,
     /// When it ends.
     pub expires_at: Timestamp,
     /// The token's id, which ties it to the API server's audit log. Not for use once: such tokens are used again
@@ -67,8 +69,9 @@ pub(super) fn read(
         }
         Some(_) => return Err(fault("jti")),
     };
+    let issued_at = seconds(claims, "iat", f64::floor)?.and_then(|at| Timestamp::from_second(at).ok());
     let account = Key::new(namespace, name);
-    let token = ServiceAccountToken { account, account_uid, pod, expires_at, jti };
+    let token = ServiceAccountToken { account, account_uid, pod, issued_at, expires_at, jti };
     if text(claims, "sub") != Some(&token.subject()) {
         return Err(CallerError::rejected("sub is not the account that kubernetes.io names"));
     }

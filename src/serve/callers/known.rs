@@ -110,6 +110,7 @@ mod tests {
             account: Key::new("ns", "runner"),
             account_uid: Uid(1),
             pod: None,
+            issued_at: None,
             expires_at: at(200),
             jti: None,
         }

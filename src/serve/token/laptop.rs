@@ -43,7 +43,7 @@ pub(super) async fn jwt_bearer(
     }
     {
         let world = state.fresh_world(now)?;
-        live_account(&world, &caller_of(&verified)).map_err(|r| Slot::Assertion.refused(&r))?;
+        live_account(&world, &caller_of(&verified), now).map_err(|r| Slot::Assertion.unidentified(&r))?;
     }
     let crate::domain::Key { namespace, name } = &verified.account;
     let groups = [
