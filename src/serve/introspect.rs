@@ -106,8 +106,10 @@ fn concerns(
         return Ok(true);
     }
     match agent_of_pod(world, &caller_of(caller), None, now) {
-        Ok(me) => Ok(me.meta.uid == agent.meta.uid
-            || resource.is_some_and(|r| r.agent.as_ref() == Some(&me.meta.key))),
+        Ok(me) => {
+            Ok(me.meta.uid == agent.meta.uid
+                || resource.is_some_and(|r| r.agent.as_ref() == Some(&me.meta.key)))
+        }
         Err(refusal) if refusal.reason == Reason::Unknown => Err(refusal),
         Err(_) => Ok(false),
     }

@@ -30,6 +30,8 @@ async fn one_leads_whatever_happens() {
     let probe = scene.probe().await;
     let churn = scene.churn();
     let mut terms = Terms::new(mark, &first.name);
+    // The first has no fault before it: it is killed at work, not as soon as it may be.
+    scene.ready("churn-9").await;
 
     let second = scene.member("killed-its-leader").await;
     let began = Timestamp::now();

@@ -30,7 +30,7 @@ impl Town {
             key: Key::new("ns", name),
             uid: uid(n),
             version: self.1,
-            created: jiff::Timestamp::UNIX_EPOCH,
+            created: Timestamp::UNIX_EPOCH,
             deleting: false,
         }
     }
