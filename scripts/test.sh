@@ -14,7 +14,9 @@ tests/alerts/setup.sh >/dev/null || true
 # The image and the node's programs, where there can be a node; the test itself says where not.
 if [ -z "${AGENTID_TEST_CONTEXT:-}" ] && tests/node/node.sh check >/dev/null; then
   tests/node/get.sh >/dev/null
-  scripts/image.sh >/dev/null
+  # Named, so that the test doesn't build it anew.
+  AGENTID_TEST_IMAGE=${AGENTID_TEST_IMAGE:-$(scripts/image.sh)}
+  export AGENTID_TEST_IMAGE
 fi
 
 status=0
