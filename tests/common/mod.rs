@@ -25,7 +25,7 @@ pub use control_plane::ControlPlane;
 pub use namespace::Namespace;
 pub use objects::{api_of, message, parse, resource_for, resource_of};
 pub use operator::{Operator, Setup};
-pub use process::Process;
+pub use process::{Process, tail};
 
 /// How often [`eventually`] looks.
 const POLL: Duration = Duration::from_millis(50);

@@ -20,6 +20,7 @@ mod kit;
 mod login;
 #[path = "../common/metrics.rs"]
 mod metrics;
+mod nginx;
 mod observed;
 mod own;
 mod policy;
