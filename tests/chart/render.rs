@@ -208,6 +208,7 @@ fn what_is_unknown_or_unfit_is_refused() {
         ("serve.verify.enabled=true", "serve.verify.from is empty"),
         ("networkPolicy.metricsFrom[0].surprise=1", "surprise"),
         ("serve.extraEnv[0].value=x", "name"),
+        ("monitoring.prometheusRule.runbooks=wiki", "runbooks"),
     ] {
         let chart = chart();
         let output = try_helm(&[
