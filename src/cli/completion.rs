@@ -1,13 +1,24 @@
 //! `agentid completion`: scripts by which shells, and `kubectl`, complete the command line.
 //!
-//! Invariant: what is offered comes from the command line's own definition, so that none is forgotten.
+//! Invariant: what is offered comes from the command line's own definition, so that none is forgotten, and for kubectl from
+//! the cluster's objects; a cluster that does not answer keeps nobody from typing on.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt::Debug;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, Args, Command, ValueEnum};
 use clap_complete::{Shell, generate};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::ListParams;
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 
+use super::connection::Connection;
 use super::look::{LookError, write};
+use crate::api::{AgentBlueprint, AgentIdentity, AgentResource};
+use crate::cluster::client::connect;
 
 /// For `kubectl agentid`: kubectl looks for a program of this name, and asks it.
 const FOR_KUBECTL: &str = "#!/bin/sh
@@ -76,56 +87,169 @@ impl CompleteArgs {
     ///
     /// # Errors
     /// Where standard output can't be written.
-    pub fn run(&self, mut command: Command) -> Result<(), LookError> {
+    pub async fn run(&self, mut command: Command) -> Result<(), LookError> {
         command.build();
         let words: Vec<_> = self.words.iter().map(|w| w.to_string_lossy().into_owned()).collect();
-        let offered = offers(&command, &words);
+        let mut offered = offers(&command, &words);
+        if let Some(named) = &offered.named {
+            // A cluster that can't be asked, or not soon, has no names to offer.
+            let names = tokio::time::timeout(PATIENCE, named.names()).await;
+            offered.words.extend(names.ok().and_then(Result::ok).unwrap_or_default());
+        }
         // 4: no file names beside these; 0: files where we know of nothing.
-        let directive = if offered.is_empty() { 0 } else { 4 };
-        let lines: String = offered.iter().map(|o| format!("{o}\n")).collect();
+        let directive = if offered.words.is_empty() && offered.named.is_none() { 0 } else { 4 };
+        let lines: String = offered.words.iter().map(|o| format!("{o}\n")).collect();
         write(&format!("{lines}:{directive}\n"))
     }
 }
 
-/// What may come next, with what it is after a tab.
-fn offers(command: &Command, words: &[String]) -> Vec<String> {
+/// How long a shell waits for names.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How many names are asked for.
+const MOST: u32 = 500;
+
+/// What may come next.
+#[derive(Debug, Default)]
+struct Offers {
+    /// With what it is after a tab.
+    words: Vec<String>,
+    /// Objects whose names fit, too.
+    named: Option<Named>,
+}
+
+/// What kind of object is named, where, and what of the name is there.
+#[derive(Debug)]
+struct Named {
+    kind: Kind,
+    begun: String,
+    namespace: Option<String>,
+    connection: Connection,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Agent,
+    Blueprint,
+    Resource,
+    Namespace,
+}
+
+impl Kind {
+    /// What the value of an argument names; `positional`: it exists (`init --agent` names one that does not).
+    fn of(arg: &Arg, positional: bool) -> Option<Self> {
+        match arg.get_id().as_str() {
+            "agent" if positional => Some(Self::Agent),
+            "resource" if positional => Some(Self::Resource),
+            "blueprint" => Some(Self::Blueprint),
+            "namespace" => Some(Self::Namespace),
+            _ => None,
+        }
+    }
+}
+
+impl Named {
+    /// The names of those that are there.
+    async fn names(&self) -> Result<Vec<String>, LookError> {
+        let clients = connect(&self.connection.options()).await?;
+        let namespace = self.namespace.as_deref().unwrap_or(&clients.namespace_default);
+        let client = clients.write.clone();
+        let listed = match self.kind {
+            Kind::Agent => listed(&Api::<AgentIdentity>::namespaced(client, namespace)).await,
+            Kind::Blueprint => listed(&Api::<AgentBlueprint>::all(client)).await,
+            Kind::Resource => listed(&Api::<AgentResource>::all(client)).await,
+            Kind::Namespace => listed(&Api::<Namespace>::all(client)).await,
+        };
+        Ok(listed.into_iter().filter(|name| name.starts_with(&self.begun)).collect())
+    }
+}
+
+/// The names alone are asked for. What may not be listed has none.
+async fn listed<K>(api: &Api<K>) -> Vec<String>
+where
+    K: Clone + DeserializeOwned + Debug + Resource<DynamicType = ()>,
+{
+    let found = api.list_metadata(&ListParams::default().limit(MOST)).await;
+    found.map(|list| list.items.into_iter().filter_map(|o| o.metadata.name).collect()).unwrap_or_default()
+}
+
+/// Where in the command line a word stands.
+struct Place<'c> {
+    /// The command that was named last.
+    command: &'c Command,
+    /// The option whose value comes next.
+    value_of: Option<&'c Arg>,
+    /// How many words stand behind the command that are no options.
+    positionals: usize,
+    /// What options were given.
+    given: BTreeMap<String, String>,
+}
+
+impl<'c> Place<'c> {
+    fn after(command: &'c Command, words: &[String]) -> Self {
+        let mut here = Self { command, value_of: None, positionals: 0, given: BTreeMap::new() };
+        for word in words {
+            if let Some(arg) = here.value_of.take() {
+                here.given.insert(arg.get_id().to_string(), word.clone());
+            } else if word.starts_with('-') {
+                let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(n, v)| (n, Some(v)));
+                let takes = |a: &&Arg| matches!(a.get_action(), ArgAction::Set | ArgAction::Append);
+                let arg = here.command.get_arguments().find(|a| names(a).any(|n| n == name)).filter(takes);
+                match (arg, value) {
+                    (Some(arg), Some(value)) => {
+                        here.given.insert(arg.get_id().to_string(), value.to_owned());
+                    }
+                    (arg, _) => here.value_of = arg,
+                }
+            } else if let Some(sub) = here.command.get_subcommands().find(|s| s.get_name() == word) {
+                here.command = sub;
+            } else {
+                here.positionals += 1;
+            }
+        }
+        here
+    }
+
+    fn named(&self, kind: Kind, begun: &str) -> Named {
+        let given = |id: &str| self.given.get(id);
+        let connection = Connection {
+            kubeconfig: given("kubeconfig").map(Into::into),
+            context: given("context").cloned(),
+        };
+        Named { kind, begun: begun.to_owned(), namespace: given("namespace").cloned(), connection }
+    }
+}
+
+/// What may come next.
+fn offers(command: &Command, words: &[String]) -> Offers {
     let (last, before) = match words.split_last() {
         Some((last, before)) => (last.as_str(), before),
         None => ("", words),
     };
-    let mut here = command;
-    let mut value_of: Option<&Arg> = None;
-    for word in before {
-        if value_of.take().is_some() {
-            continue;
-        }
-        if word.starts_with('-') {
-            let takes = |a: &&Arg| matches!(a.get_action(), ArgAction::Set | ArgAction::Append);
-            value_of = here.get_arguments().find(|a| names(a).any(|n| n == *word)).filter(takes);
-        } else if let Some(sub) = here.get_subcommands().find(|s| s.get_name() == word) {
-            here = sub;
-        }
-    }
-    let values = |arg: &Arg| -> Vec<String> {
+    let here = Place::after(command, before);
+    let values = |arg: &Arg| -> Vec<(String, String)> {
         let possible = arg.get_possible_values();
-        possible.iter().filter(|v| !v.is_hide_set()).map(|v| v.get_name().to_owned()).collect()
+        let shown = possible.iter().filter(|v| !v.is_hide_set());
+        shown.map(|v| (v.get_name().to_owned(), String::new())).collect()
     };
     let said = |text: Option<&clap::builder::StyledStr>| {
         text.map(|t| t.to_string()).and_then(|t| t.lines().next().map(str::to_owned)).unwrap_or_default()
     };
-    let offered: Vec<(String, String)> = if let Some(arg) = value_of {
-        values(arg).into_iter().map(|v| (v, String::new())).collect()
+    let (offered, kind): (Vec<(String, String)>, Option<Kind>) = if let Some(arg) = here.value_of {
+        (values(arg), Kind::of(arg, false))
     } else if last.starts_with('-') {
-        let flags = here.get_arguments().filter(|a| !a.is_hide_set());
-        flags.filter_map(|a| Some((format!("--{}", a.get_long()?), said(a.get_help())))).collect()
+        let flags = here.command.get_arguments().filter(|a| !a.is_hide_set());
+        (flags.filter_map(|a| Some((format!("--{}", a.get_long()?), said(a.get_help())))).collect(), None)
     } else {
-        let subs = here.get_subcommands().filter(|s| !s.is_hide_set());
+        let subs = here.command.get_subcommands().filter(|s| !s.is_hide_set());
         let subs = subs.map(|s| (s.get_name().to_owned(), said(s.get_about())));
-        let positional = here.get_positionals().flat_map(values).map(|v| (v, String::new()));
-        subs.chain(positional).collect()
+        let positional = here.command.get_positionals().nth(here.positionals);
+        let offered = subs.chain(positional.into_iter().flat_map(values)).collect();
+        (offered, positional.and_then(|arg| Kind::of(arg, true)))
     };
     let fits = offered.into_iter().filter(|(word, _)| word.starts_with(last));
-    fits.map(|(word, help)| if help.is_empty() { word } else { format!("{word}\t{help}") }).collect()
+    let words =
+        fits.map(|(word, help)| if help.is_empty() { word } else { format!("{word}\t{help}") }).collect();
+    Offers { words, named: kind.map(|kind| here.named(kind, last)) }
 }
 
 fn names(arg: &Arg) -> impl Iterator<Item = String> + '_ {
@@ -143,7 +267,14 @@ mod tests {
         let mut command = command(false);
         command.build();
         let only = |o: String| o.split('\t').next().unwrap_or_default().to_owned();
-        offers(&command, &words).into_iter().map(only).collect()
+        offers(&command, &words).words.into_iter().map(only).collect()
+    }
+
+    fn named(words: &[&str]) -> Option<(Kind, Option<String>, Option<String>)> {
+        let words: Vec<_> = words.iter().map(|w| (*w).to_owned()).collect();
+        let mut command = command(false);
+        command.build();
+        offers(&command, &words).named.map(|n| (n.kind, n.namespace, n.connection.context))
     }
 
     #[test]
@@ -161,5 +292,28 @@ mod tests {
         assert_eq!(offered(&["tree", "-n", "support", "--out"]), ["--output"]);
         assert_eq!(offered(&["completion", "b"]), ["bash"]);
         assert_eq!(offered(&["why", "tri"]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn objects_of_the_cluster_may_come_next() {
+        let of = |kind| Some((kind, None, None));
+        for (words, wanted) in [
+            (&["why", ""] as &[_], of(Kind::Agent)),
+            (&["why", "triage", "tic"], of(Kind::Resource)),
+            (&["why", "triage", "tickets", ""], None),
+            (&["why", "--names"], None),
+            (&["suspend", ""], of(Kind::Agent)),
+            (&["suspend", "--blueprint", ""], of(Kind::Blueprint)),
+            (&["tree", "-n", ""], of(Kind::Namespace)),
+            (&["init", "--agent", ""], None),
+            (&["keys", "rotate", ""], None),
+            (&["why", "-n", "support", ""], Some((Kind::Agent, Some("support".into()), None))),
+            (
+                &["mount", "--context=prod", "--namespace=support", "tri"],
+                Some((Kind::Agent, Some("support".into()), Some("prod".into()))),
+            ),
+        ] {
+            assert_eq!(named(words), wanted, "{words:?}");
+        }
     }
 }

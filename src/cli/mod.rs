@@ -218,7 +218,7 @@ pub fn parse() -> Cli {
 pub fn run(cli: Cli) -> ExitCode {
     let done: Result<(), CliError> = match cli.command {
         Command::Admission(command) => command.run().map_err(CliError::from),
-        Command::Complete(complete) => complete.run(command(false)).map_err(CliError::from),
+        Command::Complete(complete) => wait(complete.run(command(false))),
         Command::Completion(completion) => completion.run(command(false)).map_err(CliError::from),
         Command::Crds(command) => command.run().map_err(CliError::from),
         Command::Doctor(command) => wait(command.run()),

@@ -273,6 +273,13 @@ async fn kubectl_finds_its_plugin_and_its_completion() {
     let (_, out, err) = kubectl(&["__complete", "agentid", "keys", "re"]);
     says(&out, &["revoke\t", "reset\t", ":4\n"]);
     assert!(!out.contains("rotate"), "{out}{err}");
+    // What is there by that name, and where nothing answers, nothing.
+    let (_, out, err) = kubectl(&["__complete", "agentid", "why", "-n", &t.name, ""]);
+    assert!(out.starts_with("a\n:4\n"), "{out}{err}");
+    let (_, out, _) = kubectl(&["__complete", "agentid", "tree", "--namespace", &t.name[..t.name.len() - 3]]);
+    says(&out, &[&format!("{}\n", t.name)]);
+    let (code, out, _) = kubectl(&["__complete", "agentid", "why", "--context", "nowhere", ""]);
+    assert_eq!((code, out.starts_with(":4\n")), (0, true), "{out}");
     std::fs::remove_dir_all(dir).unwrap();
 }
 
