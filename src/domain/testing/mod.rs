@@ -8,6 +8,7 @@ mod bindings;
 mod oracle;
 mod oracle_policy;
 mod people;
+mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
