@@ -4,11 +4,14 @@
 //! Invariants: no two user issuers share a URL or a subject prefix, so a delegated `sub` names one user of one
 //! issuer and never an agent; no agent user's name lies in a domain that a user issuer serves.
 
+mod check;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::check::check;
 use super::{ConfigError, Configuration, Seconds};
 
 /// An issuer whose users may let agents act for them; its `issuer` is written as in Kubernetes'
@@ -128,9 +131,6 @@ impl UserIssuer {
     }
 }
 
-/// The most audiences of one issuer that stand for blueprints.
-const BLUEPRINT_AUDIENCES: usize = 64;
-
 const fn yes() -> bool {
     true
 }
@@ -186,269 +186,11 @@ impl Configuration {
     }
 }
 
-/// Holds these parts against what can be used.
-pub(super) fn check(config: &Configuration) -> Result<(), ConfigError> {
-    let refuse = |field, problem: String| Err(ConfigError::Value { field, problem });
-    for (i, user) in config.user_issuers.iter().enumerate() {
-        let UserIssuerSource { url, discovery_url, .. } = &user.issuer;
-        for (field, value) in [
-            ("userIssuers[].issuer.url", Some(url)),
-            ("userIssuers[].issuer.discoveryURL", discovery_url.as_ref()),
-        ] {
-            if let Some(value) = value
-                && !is_https(value)
-            {
-                return refuse(
-                    field,
-                    format!("{value:?} must be an https URL without user, query and fragment"),
-                );
-            }
-        }
-        if *url == config.issuer {
-            return refuse("userIssuers[].issuer.url", format!("{url:?} is agentid's own issuer"));
-        }
-        if discovery_url.as_ref() == Some(url) {
-            return refuse("userIssuers[].issuer.discoveryURL", "must differ from url".to_owned());
-        }
-        let prefix = &user.subject_prefix;
-        let reserved = ["spiffe:", "agent-user:", "system:"]
-            .iter()
-            .any(|r| prefix.starts_with(r) || r.starts_with(prefix.as_str()));
-        if prefix.len() > 64
-            || !prefix.ends_with(':')
-            || !prefix.chars().all(|c| c.is_ascii_graphic())
-            || reserved
-        {
-            return refuse(
-                "userIssuers[].subjectPrefix",
-                format!(
-                    "{prefix:?} must end in ':' and not be spiffe:, agent-user: or system:, such as \"corp:\""
-                ),
-            );
-        }
-        check_blueprint_audiences(config, user)?;
-        let clash = config.user_issuers[..i].iter().any(|other| {
-            other.issuer.url == *url
-                || other.subject_prefix.starts_with(prefix.as_str())
-                || prefix.starts_with(&other.subject_prefix)
-        });
-        if clash {
-            return refuse(
-                "userIssuers",
-                format!("{url:?}: two entries share the URL, or one's subjectPrefix begins with the other's"),
-            );
-        }
-    }
-    check_domains(config)?;
-    let rates = [config.serving.rate_limits.per_source, config.serving.rate_limits.per_agent];
-    if rates.iter().any(|r| r.per_second == 0 || r.burst == 0) {
-        return refuse("serving.rateLimits", "perSecond and burst must be above 0".to_owned());
-    }
-    let CertificateTimes { authority, serving } = config.serving.certificates;
-    if serving.0 < 10 || authority.0 < 2 * serving.0 {
-        return refuse(
-            "serving.certificates",
-            "serving must be at least 10s and authority at least twice as long".to_owned(),
-        );
-    }
-    let StatusLists { ttl, lifetime, capacity } = config.status_lists;
-    if ttl.0 == 0 || lifetime < ttl || lifetime.0 > 86_400 {
-        return refuse(
-            "statusLists",
-            "ttl must be above 0s, lifetime at least ttl and at most 24h".to_owned(),
-        );
-    }
-    if capacity == 0 || !capacity.is_multiple_of(8) || capacity > 1 << 24 {
-        return refuse("statusLists.capacity", "must be a multiple of 8, at most 16777216".to_owned());
-    }
-    Ok(())
-}
-
-/// An audience that stands for a blueprint stands for nothing else.
-fn check_blueprint_audiences(config: &Configuration, user: &UserIssuer) -> Result<(), ConfigError> {
-    const FIELD: &str = "userIssuers[].blueprintAudiences";
-    let refuse = |problem: String| Err(ConfigError::Value { field: FIELD, problem });
-    let all = &user.blueprint_audiences;
-    if all.len() > BLUEPRINT_AUDIENCES {
-        return refuse(format!("has {} entries; at most {BLUEPRINT_AUDIENCES} are taken", all.len()));
-    }
-    for (i, BlueprintAudience { audience, blueprint }) in all.iter().enumerate() {
-        if audience.is_empty() || audience.len() > 512 || !audience.chars().all(|c| c.is_ascii_graphic()) {
-            return refuse(format!(
-                "audience {audience:?} must be 1 to 512 characters of printable ASCII without spaces"
-            ));
-        }
-        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'-' | b'.');
-        if blueprint.is_empty() || blueprint.len() > 63 || !blueprint.bytes().all(plain) {
-            return refuse(format!("blueprint {blueprint:?} must be the name of an AgentBlueprint"));
-        }
-        if config.is_own_audience(audience) || audience.starts_with("spiffe:") {
-            return refuse(format!(
-                "audience {audience:?} is agentid's own or an agent's id; choose one that only the users' issuer \
-                 gives out"
-            ));
-        }
-        if user.issuer.audiences.contains(audience) {
-            return refuse(format!(
-                "audience {audience:?} is among issuer.audiences too, whose tokens must name the agent by may_act; \
-                 leave it out of one of the two"
-            ));
-        }
-        if all[..i].iter().any(|other| other.audience == *audience) {
-            return refuse(format!("audience {audience:?} stands twice; it may stand for one blueprint"));
-        }
-    }
-    Ok(())
-}
-
-fn check_domains(config: &Configuration) -> Result<(), ConfigError> {
-    let refuse = |field, problem: String| Err(ConfigError::Value { field, problem });
-    let unfit = |domain: &String| {
-        format!("{domain:?} must be a DNS domain in lower case, such as agents.example.com")
-    };
-    for user in &config.user_issuers {
-        if let Some(domain) = user.domains.iter().find(|d| !is_domain(d)) {
-            return refuse("userIssuers[].domains", unfit(domain));
-        }
-    }
-    for domain in &config.agent_user_domains {
-        if !is_domain(domain) {
-            return refuse("agentUserDomains", unfit(domain));
-        }
-        if let Some(user) = config.issuer_of_domain(domain) {
-            return refuse(
-                "agentUserDomains",
-                format!(
-                    "{domain:?} is served by the user issuer {:?}, so an agent user could bear a person's name; \
-                     choose a domain of the agents' own",
-                    user.issuer.url
-                ),
-            );
-        }
-    }
-    Ok(())
-}
-
-/// A DNS domain in lower case (RFC 1123 §2.1).
-fn is_domain(text: &str) -> bool {
-    let fit = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    let label = |l: &str| {
-        (1..=63).contains(&l.len()) && l.bytes().all(fit) && !l.starts_with('-') && !l.ends_with('-')
-    };
-    text.len() <= 189 && text.split('.').all(label)
-}
-
 /// The host of an https URL.
 fn host_of(url: &str) -> &str {
     let authority = url.trim_start_matches("https://").split('/').next().unwrap_or_default();
     authority.rsplit_once(':').map_or(authority, |(host, _)| host)
 }
 
-fn is_https(url: &str) -> bool {
-    url.strip_prefix("https://").is_some_and(|rest| {
-        !rest.is_empty()
-            && !rest.starts_with('/')
-            && url.len() <= 512
-            && !rest.contains(['?', '#', '@', '"', '\\'])
-            && rest.chars().all(|c| c.is_ascii_graphic())
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BASE: &str = "apiVersion: config.agentid.dev/v1alpha1\nkind: Configuration\nissuer: https://agents.example.com:8443/x\ntrustDomain: agents.example.com\n";
-
-    fn read(more: &str) -> Result<Configuration, ConfigError> {
-        Configuration::from_yaml(&format!("{BASE}{more}"))
-    }
-
-    #[test]
-    fn user_issuers_are_read_as_kubernetes_writes_them() {
-        let config = read(
-            "userIssuers:\n- issuer: {url: https://idp.example.com, discoveryURL: https://10.0.0.1/d, audiences: [a], allowedNetworks: [10.0.0.0/8]}\n  subjectPrefix: 'corp:'\n  blueprintAudiences: [{audience: p, blueprint: bots}, {audience: q, blueprint: bots}]\n",
-        )
-        .unwrap();
-        let user = config.user_issuer("https://idp.example.com").unwrap();
-        assert!(user.scopes_apply);
-        for (audience, blueprint, wanted) in
-            [("p", "bots", true), ("q", "bots", true), ("p", "b", false), ("a", "bots", false)]
-        {
-            let audiences = ["x".to_owned(), audience.to_owned()];
-            assert_eq!(user.is_for_blueprint(&audiences, blueprint), wanted, "{audience} {blueprint}");
-        }
-        let both = "userIssuers:\n- issuer: {url: https://idp.example.com}\n  subjectPrefix: 'corp:'\n  domains: [example.com]\n";
-        // The agents' own domain may lie below the people's.
-        assert!(read(&format!("{both}agentUserDomains: [agents.example.com]\n")).is_ok());
-        assert_eq!(user.issuer.discovery_url.as_deref(), Some("https://10.0.0.1/d"));
-        assert_eq!(config.serving_names("sys"), ["agents.example.com", "agentid.sys.svc"]);
-    }
-
-    #[test]
-    fn what_cannot_be_used_is_refused_with_its_field() {
-        let user =
-            |url: &str, prefix: &str| format!("- issuer: {{url: '{url}'}}\n  subjectPrefix: '{prefix}'\n");
-        let audiences = |all: &str| {
-            format!(
-                "userIssuers:\n- issuer: {{url: https://idp.example.com, audiences: [here]}}\n  subjectPrefix: 'c:'\n  \
-                 blueprintAudiences: [{all}]\n"
-            )
-        };
-        for (more, field) in [
-            (format!("userIssuers:\n{}", user("http://idp.example.com", "c:")), "issuer.url"),
-            (format!("userIssuers:\n{}", user("https://u@idp.example.com", "c:")), "issuer.url"),
-            (format!("userIssuers:\n{}", user("https://agents.example.com:8443/x", "c:")), "issuer.url"),
-            (format!("userIssuers:\n{}", user("https://idp.example.com", "")), "subjectPrefix"),
-            (format!("userIssuers:\n{}", user("https://idp.example.com", "spiffe:")), "subjectPrefix"),
-            (format!("userIssuers:\n{}", user("https://idp.example.com", "s")), "subjectPrefix"),
-            (
-                format!(
-                    "userIssuers:\n{}{}",
-                    user("https://a.example", "c:"),
-                    user("https://b.example", "c:d:")
-                ),
-                "userIssuers",
-            ),
-            (audiences("{audience: https://p.example.com, blueprint: B}"), "name of an AgentBlueprint"),
-            (audiences("{audience: 'a b', blueprint: b}"), "blueprintAudiences"),
-            (audiences("{audience: '', blueprint: b}"), "blueprintAudiences"),
-            (audiences("{audience: 'https://agents.example.com:8443/x', blueprint: b}"), "own"),
-            (audiences("{audience: 'spiffe://agents.example.com/agent/1', blueprint: b}"), "agent's id"),
-            (audiences("{audience: here, blueprint: b}"), "issuer.audiences too"),
-            (audiences("{audience: a, blueprint: b}, {audience: a, blueprint: c}"), "stands twice"),
-            (audiences(&vec!["{audience: a, blueprint: b}"; 65].join(", ")), "at most 64"),
-            (audiences("{audience: a}"), "blueprint"),
-            ("agentUserDomains: [Agents.example.com]\n".to_owned(), "agentUserDomains: \"Agents"),
-            ("agentUserDomains: [\u{430}gents.example.com]\n".to_owned(), "such as agents.example.com"),
-            ("agentUserDomains: [\"*.example.com\"]\n".to_owned(), "agentUserDomains"),
-            ("agentUserDomains: [\"\"]\n".to_owned(), "agentUserDomains"),
-            (
-                format!(
-                    "agentUserDomains: [idp.example.com]\nuserIssuers:\n{}",
-                    user("https://IdP.example.com:8443/x", "c:")
-                ),
-                "is served by the user issuer",
-            ),
-            (
-                format!(
-                    "agentUserDomains: [a.example, b.example]\nuserIssuers:\n{}  domains: [b.example]\n",
-                    user("https://idp.example.com", "c:")
-                ),
-                "\"b.example\" is served by",
-            ),
-            (
-                format!("userIssuers:\n{}  domains: [B.example]\n", user("https://idp.example.com", "c:")),
-                "userIssuers[].domains",
-            ),
-            ("serving: {rateLimits: {perAgent: {perSecond: 0, burst: 1}}}\n".to_owned(), "rateLimits"),
-            ("serving: {certificates: {authority: 1h, serving: 1h}}\n".to_owned(), "certificates"),
-            ("statusLists: {ttl: 10m}\n".to_owned(), "statusLists"),
-            ("statusLists: {capacity: 7}\n".to_owned(), "capacity"),
-            ("limits: {onDemandTokenLifetime: 2h}\n".to_owned(), "onDemand"),
-        ] {
-            let error = read(&more).unwrap_err().to_string();
-            assert!(error.contains(field), "{more}: {error}");
-        }
-    }
-}
+mod tests;

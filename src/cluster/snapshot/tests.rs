@@ -1,4 +1,10 @@
+//! What is assumed of what could not be seen, and how a missing agent is told.
+
+use jiff::Timestamp;
+
 use super::*;
+use crate::cluster::client::Class;
+use crate::domain::Lost;
 
 #[test]
 fn what_is_assumed_of_a_cluster() {

@@ -4,7 +4,18 @@ use kube::Client;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::*;
+use super::looker::Looker;
+use super::taking::Taking;
+use super::{SnapshotError, Unseen, issuer_of};
+use crate::api::{API_VERSION, Configuration, SECRET_TYPE, TRUST_NAME};
+use crate::cluster::client::{CallError, Class};
+use crate::cluster::feed::{Skipped, collection};
+use crate::cluster::watch::WatchSpec;
+use crate::cluster::wire::{
+    WireAgent, WireBlueprint, WireGrant, WireObject, WirePolicy, WireResource, WireSecret, WireWorkload,
+};
+use crate::cluster::write::Writer;
+use crate::domain::{Blueprint, Bound, POD, Source, World, kind_name};
 
 /// The world as all decisions need it.
 #[derive(Debug)]
@@ -72,8 +83,8 @@ pub async fn whole(client: &Client, config: Option<Configuration>) -> Result<Who
         let source = Source::Bound(kind_name(&kind.api_version, &kind.kind));
         // What nobody is bound to changes nothing, but pods of which blueprints make agents.
         let bound = |b: &Bound| Source::Bound(b.kind.clone()) == source;
-        let makes = source == Source::Bound(POD.into())
-            && taking.world.blueprints().any(crate::domain::Blueprint::makes_any);
+        let makes =
+            source == Source::Bound(POD.into()) && taking.world.blueprints().any(Blueprint::makes_any);
         if !makes && !taking.world.agents().any(|a| a.bound.as_ref().is_some_and(bound)) {
             continue;
         }

@@ -1,4 +1,6 @@
-use super::*;
+//! How often a rotation that was asked for is answered.
+
+use crate::domain::Key;
 use crate::domain::testing::{Cluster, Writes};
 
 fn of(c: &Cluster) -> (Key, &crate::domain::testing::Stored) {

@@ -1,10 +1,10 @@
-//! Taking in what we write: credential Secrets and trust ConfigMaps, and what is not ours in their place.
+//! Taking in what we write: credential Secrets, and what is not ours in their place.
 //!
 //! Invariant: a Secret that no live agent has is marked as an orphan however it comes to be known.
 
 use super::table::{Origin, Taken};
 use super::{Foreign, Lane, Work, World};
-use crate::domain::{Credentials, Key, Trust};
+use crate::domain::{Credentials, Key};
 
 impl World {
     pub(super) fn take_secret(&mut self, secret: Credentials, origin: Origin) {
@@ -50,16 +50,6 @@ impl World {
     pub(super) fn mark_claimants(&mut self, secret: &Key) {
         let names = self.claims.get(secret).cloned().unwrap_or_default();
         self.mark_agents(names.into_iter().map(|n| secret.sibling(n)));
-    }
-
-    pub(super) fn take_trust(&mut self, trust: Trust, origin: Origin) {
-        let namespace = trust.meta.key.namespace.clone();
-        if origin == Origin::Watch {
-            self.trust.reached(trust.meta.version);
-        }
-        if self.trust.take(trust, origin) != Taken::Stale && origin == Origin::Watch {
-            self.dirty.push((Work::Trust(namespace), Lane::Urgent));
-        }
     }
 
     /// Notes that something that is not ours bears the name of an agent's Secret, or (`None`) no longer does.

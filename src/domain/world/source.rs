@@ -3,10 +3,12 @@
 //! Invariant: unknown is not absent. A source that never synced, or has not been heard of for longer than
 //! `maxStale`, says nothing, neither that an object is there nor that it is gone.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::{View, World};
 use crate::domain::KindName;
 
 /// A watch.
@@ -135,5 +137,57 @@ impl SourceState {
             (_, false) => "the first list is not complete yet",
             (_, true) => "nothing was heard from the API server for longer than maxStale",
         }
+    }
+}
+
+impl World {
+    /// How far a source can be believed.
+    #[must_use]
+    pub fn source(&self, source: &Source) -> SourceState {
+        self.sources.get(source).copied().unwrap_or_default()
+    }
+
+    /// All sources with their states, in a stable order.
+    #[must_use]
+    pub fn sources(&self) -> BTreeMap<Source, SourceState> {
+        let bound = self.bound.keys().cloned().map(Source::Bound);
+        let beside = match self.view {
+            View::Operator => &Source::BESIDE[..],
+            View::Service => &Source::BESIDE[..1],
+        };
+        self.core()
+            .iter()
+            .cloned()
+            .chain(beside.iter().cloned())
+            .chain(bound)
+            .map(|s| (s.clone(), self.source(&s)))
+            .collect()
+    }
+
+    /// The sources without which this view decides nothing.
+    #[must_use]
+    pub const fn core(&self) -> &'static [Source] {
+        match self.view {
+            View::Operator => &Source::CORE,
+            View::Service => &Source::SERVICE,
+        }
+    }
+
+    /// The hops from pods to their workloads that this view watches.
+    #[must_use]
+    pub fn hops(&self) -> Vec<KindName> {
+        self.bound.keys().filter(|k| !self.kinds.contains(*k)).cloned().collect()
+    }
+
+    /// Whether every source that all decisions need has synced once.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.core().iter().all(|s| self.source(s).synced)
+    }
+
+    /// Whether a source can be believed now.
+    #[must_use]
+    pub fn is_fresh(&self, source: &Source, now: Timestamp) -> bool {
+        self.source(source).is_fresh(now, self.config.max_stale.signed())
     }
 }

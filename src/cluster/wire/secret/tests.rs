@@ -133,19 +133,3 @@ fn one_that_we_did_not_write_has_no_agent() {
     let s = secret(|v| v["metadata"]["annotations"] = serde_json::json!({}));
     assert_eq!((s.agent, s.drift), (None, None));
 }
-
-#[test]
-fn pods_and_jobs_finish() {
-    for (status, finished) in [
-        (serde_json::json!({"phase": "Running"}), false),
-        (serde_json::json!({"phase": "Succeeded"}), true),
-        (serde_json::json!({"conditions": [{"type": "Complete", "status": "True"}]}), true),
-        (serde_json::json!({"conditions": [{"type": "Failed", "status": "False"}]}), false),
-        (serde_json::json!({"conditions": [{"type": "Suspended", "status": "True"}]}), false),
-    ] {
-        let w: WireWorkload = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "x", "namespace": "y", "uid": UID}, "status": status}))
-        .unwrap();
-        assert_eq!(w.is_finished(), finished, "{status}");
-    }
-}

@@ -1,0 +1,74 @@
+//! The status of a blueprint: whether it was read, whether its pods are its own, and how its agents stand.
+//!
+//! Invariant: of pods that two blueprints select, both say so, each naming the other.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{Said, StatusChange, conditions};
+use crate::api::{AgentBlueprintStatus, Reason};
+use crate::domain::seen::status_digest;
+use crate::domain::{Blueprint, World};
+
+/// The status of a blueprint, if it differs from what was seen.
+#[must_use]
+pub fn blueprint_status(
+    world: &World,
+    blueprint: &Blueprint,
+    now: Timestamp,
+) -> Option<StatusChange<AgentBlueprintStatus>> {
+    let name = &blueprint.meta.key.name;
+    let accepted = Said {
+        kind: "Accepted",
+        status: Some(blueprint.invalid.is_none()),
+        reason: if blueprint.invalid.is_none() { Reason::Issued } else { Reason::Invalid },
+        message: match (&blueprint.invalid, &blueprint.pod_selector) {
+            (Some(problem), _) => format!("{problem}; correct the field"),
+            (None, Some(_)) => "pods that spec.podSelector selects become agents".to_owned(),
+            (None, None) => {
+                "no spec.podSelector: agents that name the blueprint are written by hand".to_owned()
+            }
+        },
+    };
+    let (conditions, transitions) =
+        conditions(vec![accepted, uncontested(world, name)], &blueprint.status, blueprint.generation, now);
+    let tally = world.blueprint_tally(name);
+    let status = AgentBlueprintStatus {
+        conditions,
+        made: Some(tally.made),
+        ready: Some(tally.ready),
+        refused: Some(tally.refused),
+        suspended: Some(tally.suspended),
+        observed_generation: Some(blueprint.generation),
+    };
+    (status_digest(&status) != blueprint.status.digest).then_some(StatusChange { status, transitions })
+}
+
+/// Whether a blueprint has its pods to itself, and the names of their agents.
+fn uncontested(world: &World, name: &Arc<str>) -> Said {
+    let pods = world.contests_of(name).count();
+    let Some((pod, contest)) = world.contests_of(name).next() else {
+        let message = "no other blueprint selects its pods".to_owned();
+        return Said { kind: "Uncontested", status: Some(true), reason: Reason::Issued, message };
+    };
+    let message = if contest.rules != *name {
+        format!(
+            "pod {pod} is also selected by the older AgentBlueprint {}, which rules; narrow one of the two \
+             spec.podSelector ({pods} such pods)",
+            contest.rules
+        )
+    } else if let Some(other) = contest.others.first() {
+        format!(
+            "pod {pod} is also selected by the younger AgentBlueprint {other}, which is passed over; narrow one of \
+             the two spec.podSelector ({pods} such pods)"
+        )
+    } else {
+        format!(
+            "the agent of pod {pod} can't be made: AgentIdentity {} bears its name and is another object's; rename \
+             one of the two ({pods} such pods)",
+            contest.taken.as_deref().unwrap_or_default()
+        )
+    };
+    Said { kind: "Uncontested", status: Some(false), reason: Reason::Conflict, message }
+}
