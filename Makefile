@@ -27,6 +27,7 @@ test: ## run all tests, those on a real control plane among them
 check: ## formatting, lints, unit tests, alerts, generated files, dependencies: what needs no control plane
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --quiet
 	cargo test --lib --locked
 	cargo test --test alerts --locked
 	cargo run --quiet --locked -- crds --check crds

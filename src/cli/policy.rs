@@ -1,6 +1,6 @@
 //! `agentid policy`: who would lose what to a policy, before it is applied.
 //!
-//! Invariant: both answers are [`decide`](crate::domain::decide)'s, of one world that is listed once; nothing is
+//! Invariant: both answers are [`decide`](fn@crate::domain::decide)'s, of one world that is listed once; nothing is
 //! written.
 
 mod compare;

@@ -29,6 +29,8 @@ pub struct ServeArgs {
     /// Where the service is served, over HTTPS
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
+    // The text of --help, not HTML.
+    #[allow(rustdoc::invalid_html_tags)]
     /// Where proxies ask for /verify/<resource>, over plain HTTP: not to be reached from outside; nowhere when absent
     #[arg(long, value_name = "ADDRESS")]
     verify_listen: Option<SocketAddr>,

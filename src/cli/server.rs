@@ -35,6 +35,8 @@ pub struct Server {
         help_heading = "Token service"
     )]
     pub token_file: PathBuf,
+    // The text of --help, not HTML.
+    #[allow(rustdoc::invalid_html_tags)]
     /// Which agent, where the pod may be more than one: its id or <namespace>/<name>
     #[arg(long, value_name = "AGENT", help_heading = "Token service")]
     pub client_id: Option<String>,

@@ -1,6 +1,6 @@
 //! `agentid tree`: which agents there are, what they are made from, what they hold, and until when.
 //!
-//! Invariant: the answer is [`decide`](crate::domain::decide)'s, of one world that is listed once; nothing is written.
+//! Invariant: the answer is [`decide`](fn@crate::domain::decide)'s, of one world that is listed once; nothing is written.
 
 mod build;
 mod print;

@@ -1,6 +1,6 @@
 //! `agentid why`: what an agent holds, and for each thing that it does not, who refuses it and what helps.
 //!
-//! Invariant: the answer is [`decide`]'s, of a world that is listed once; nothing is written.
+//! Invariant: the answer is [`decide`](fn@crate::domain::decide)'s, of a world that is listed once; nothing is written.
 
 mod blame;
 mod print;

@@ -1,6 +1,6 @@
 //! The status lists (Token Status List §5.1), computed from live objects: there is no database.
 //!
-//! Invariants: an entry says what [`entry`](crate::domain::statuslist::entry) says of it, or, while that is unknown,
+//! Invariants: an entry says what [`crate::domain::statuslist::entry`] says of it, or, while that is unknown,
 //! what it said last; no list is handed out before every recorded entry was looked at; what changes costs the agents
 //! that it touches, never a scan over all.
 
