@@ -166,6 +166,17 @@ impl ControlPlane {
         self.fault("resume-etcd");
     }
 
+    /// Copies what etcd holds; it runs on. For private ones only.
+    pub fn backup_etcd(&self) {
+        self.fault("backup-etcd");
+    }
+
+    /// Sets etcd back to the copy, everything that belongs to the control plane started anew, and returns when
+    /// it is ready.
+    pub fn restore_etcd(&self) {
+        self.fault("restore-etcd");
+    }
+
     fn fault(&self, command: &str) {
         assert!(self.private, "{command}: only on a private control plane");
         script(self.dir.as_ref().unwrap(), [command], "");

@@ -33,6 +33,9 @@ usage: cp.sh COMMAND
   start-apiserver         start it again; returns when it is ready
   pause-etcd              hold etcd still (SIGSTOP), as a stalled disk would
   resume-etcd             let it run on
+  backup-etcd             copy etcd's data while it is held still; it runs on
+  restore-etcd            stop everything, put the copy in the place of etcd's data, start everything;
+                          returns when it is ready
 
   AGENTID_CP_DIR   state directory, one per control plane (default: target/control-plane)
   AGENTID_CP_PORT  first of five ports (default 16443), or `auto` for free ones
@@ -315,7 +318,7 @@ take_down() { # [--keep]; the lock is held
   stop "$signal" kube-apiserver
   stop "$signal" etcd
   [ "${1:-}" != --keep ] || return 0
-  rm -rf "$dir/etcd" "$pki" "$pki.new" "$log"
+  rm -rf "$dir/etcd" "$dir/etcd.backup" "$pki" "$pki.new" "$log"
   rm -f "$dir"/*.pid "$dir"/*.kubeconfig "$dir/settings" "$dir/settings.new"
   rmdir "$dir" 2>/dev/null || say "$dir holds files that are not ours; they stay"
 }
@@ -368,6 +371,40 @@ signal_etcd() { # SIGNAL
   kill -s "$1" "$pid"
 }
 
+# Held still it has written all that it has answered: a copy is what a killed etcd would leave.
+backup_etcd() {
+  local pid failed=0
+  load_settings || die "no control plane in $dir"
+  lock
+  pid=$(pid_of etcd) || die "etcd does not run"
+  rm -rf "$dir/etcd.backup"
+  kill -s STOP "$pid"
+  cp -a "$dir/etcd" "$dir/etcd.backup" || failed=1
+  kill -s CONT "$pid"
+  return "$failed"
+}
+
+# What holds a cache of the API server's starts anew too: it would not believe resourceVersions that are
+# lower than those it knows.
+restore_etcd() {
+  load_settings || die "no control plane in $dir"
+  [ -d "$dir/etcd.backup" ] || die "no backup of etcd in $dir: backup-etcd makes one"
+  lock
+  stop KILL kube-scheduler kube-controller-manager
+  stop TERM kube-apiserver
+  stop TERM etcd
+  rm -rf "$dir/etcd"
+  cp -a "$dir/etcd.backup" "$dir/etcd"
+  start etcd
+  await etcd 60 etcd etcd_ready
+  start kube-apiserver
+  await kube-apiserver 120 "the API server" kube-apiserver_ready
+  start kube-controller-manager
+  start kube-scheduler
+  await kube-controller-manager 60 "the controller manager" kube-controller-manager_ready
+  await kube-scheduler 60 "the scheduler" kube-scheduler_ready
+}
+
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
@@ -380,6 +417,8 @@ case $command in
   start-apiserver) with_apiserver start ;;
   pause-etcd) signal_etcd STOP ;;
   resume-etcd) signal_etcd CONT ;;
+  backup-etcd) backup_etcd ;;
+  restore-etcd) restore_etcd ;;
   watchdog) watchdog ;; # started by `up --with-parent`
   -h | --help | help) usage ;;
   *) usage >&2; exit 2 ;;
