@@ -13,7 +13,8 @@ use crate::operator::{self, OperatorError};
 /// Keep the credentials of every AgentIdentity in its Secret: fresh, healed, and gone with the agent.
 ///
 /// One process leads (by the Lease agentid-operator in --namespace), others stand by. It ends with exit code 0
-/// on SIGTERM, having given the lease back, and with 1 when it has lost the lease.
+/// on SIGTERM, having given the lease back, and with 1 when it has lost the lease or finds the cluster set back to an
+/// older state (a backup of etcd): start it anew then.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   agentid operator --config configuration.yaml --namespace agentid-system
@@ -55,7 +56,7 @@ pub enum RunError {
 }
 
 impl OperatorArgs {
-    /// Runs until a signal or the loss of the lease.
+    /// Runs until a signal, or until it must be started anew.
     ///
     /// # Errors
     /// [`RunError`].

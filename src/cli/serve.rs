@@ -14,7 +14,8 @@ use crate::serve::{self, ServeError};
 ///
 /// Any number of replicas; none of them leads, and none writes anything. Standard output carries one audit line
 /// (JSON) for every token and every refusal, standard error the log. It ends with exit code 0 on SIGTERM, when the
-/// requests under way have come to their end.
+/// requests under way have come to their end, and with 1 when it finds the cluster set back to an older state (a backup of
+/// etcd): start it anew then.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   agentid serve --config configuration.yaml --namespace agentid-system --listen 0.0.0.0:8443 \\

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a relist is a diff, taken in by chunks so that decisions go on between them; an object that
 //! can't be read is reported and skipped, and what is known of it stays; a kind that isn't served makes only
-//! its own agents wait.
+//! its own agents wait; a world of a cluster that was set back to an older state is not mended but given up.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use jiff::Timestamp;
 use serde::Deserialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{CallError, Class, timed};
-use super::watch::{Signal, Unreadable, WatchSpec, watch};
+use super::watch::{Rewound, Signal, Unreadable, WatchSpec, What};
 use super::wire::{
     Wire, WireAgent, WireBinding, WireBlueprint, WireClusterRole, WireGrant, WireObject, WirePolicy,
     WireResource, WireSecret, WireTrust, WireWorkload,
@@ -36,6 +36,7 @@ pub struct SharedWorld {
     changed: Notify,
     /// When the first change was told that nobody has taken up yet.
     since: Mutex<Option<Instant>>,
+    rewound: watch::Sender<Option<Rewound>>,
 }
 
 impl SharedWorld {
@@ -43,7 +44,8 @@ impl SharedWorld {
     #[must_use]
     pub fn new(config: Configuration, view: View) -> Arc<Self> {
         let world = RwLock::new(World::of(config, view));
-        Arc::new(Self { world, changed: Notify::new(), since: Mutex::default() })
+        let rewound = watch::Sender::new(None);
+        Arc::new(Self { world, changed: Notify::new(), since: Mutex::default(), rewound })
     }
 
     /// The world to ask. A panic of another holder does not spread: what it held is still a picture.
@@ -71,6 +73,33 @@ impl SharedWorld {
     /// Waits until something may have become dirty.
     pub async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// Waits for the proof that this is a picture of what never was: whoever acts on it must end.
+    pub async fn until_rewound(&self) -> Rewound {
+        let mut rewound = self.rewound.subscribe();
+        match rewound.wait_for(Option::is_some).await.map(|r| r.clone()) {
+            Ok(Some(rewound)) => rewound,
+            // The sender is ours.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// The proof, if there is one.
+    #[must_use]
+    pub fn rewound(&self) -> Option<Rewound> {
+        self.rewound.borrow().clone()
+    }
+
+    fn give_up(&self, proof: Rewound) {
+        self.rewound.send_if_modified(|rewound| {
+            let first = rewound.is_none();
+            if first {
+                tracing::error!("{proof}");
+                *rewound = Some(proof);
+            }
+            first
+        });
     }
 
     /// Since when, at the longest, what is dirty now has been so; to be asked by who takes it up, before it does.
@@ -221,7 +250,7 @@ impl Feeder {
     }
 
     async fn run<T: Wire>(self) {
-        let mut signals = watch::<T>(self.client.clone(), self.spec.clone());
+        let mut signals = super::watch::watch::<T>(self.client.clone(), self.spec.clone());
         while let Some(signal) = signals.next().await {
             match signal {
                 Signal::Listing => self.world.write().begin_list(&self.source),
@@ -235,6 +264,9 @@ impl Feeder {
                     }
                 }
                 Signal::Listed(revision) => {
+                    if let Some(proof) = self.older_than_known(&revision) {
+                        return self.world.give_up(proof);
+                    }
                     self.listed().await;
                     self.reached(&revision);
                 }
@@ -255,9 +287,19 @@ impl Feeder {
                     tracing::warn!(source = %self.source, class = %error.class(), %error, "watch failed");
                     self.lost(lost(&error));
                 }
+                Signal::Rewound(proof) => return self.world.give_up(proof),
             }
             self.world.tell();
         }
+    }
+
+    /// Whether a list held an object as it was before it was what we know: a backup can be restored with its
+    /// revision raised, so that the list itself is not behind.
+    fn older_than_known(&self, revision: &str) -> Option<Rewound> {
+        let (now, known) = self.world.read().ahead(&self.source)?;
+        let listed: u64 = revision.parse().ok()?;
+        // What is newer than the list is the answer to a write of ours.
+        (known <= listed).then(|| Rewound { what: What::Object(self.source.to_string()), known, now })
     }
 
     fn reached(&self, revision: &str) {

@@ -416,7 +416,11 @@ pub async fn list<T: DeserializeOwned + Send + 'static>(
             Signal::Unreadable(object) => unreadable.push(object),
             Signal::Listed(_) => break,
             Signal::Lost(error) => return Err(error),
-            Signal::Listing | Signal::Apply(_) | Signal::Delete(_) | Signal::Heard(_) => {}
+            Signal::Listing
+            | Signal::Apply(_)
+            | Signal::Delete(_)
+            | Signal::Heard(_)
+            | Signal::Rewound(_) => {}
         }
     }
     Ok(unreadable)

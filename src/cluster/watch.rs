@@ -2,13 +2,16 @@
 //!
 //! Invariants: every signal but [`Signal::Lost`] is an answer of the server, so the age of what a consumer
 //! knows is the time since the last such signal; a source that is silent for `timeout_seconds` + 5 s is
-//! given up and said to be lost; one object that doesn't parse stops nothing; no more than one page is held.
+//! given up and said to be lost; one object that doesn't parse stops nothing; no more than one page is held; where the
+//! cluster was set back to an older state, that is said before anything that is known of it since.
 //!
 //! A watch is served from the API server's watch cache. A server cut off from its etcd still answers
 //! watches; it then fails lists and writes.
 
 mod answer;
+mod backoff;
 mod lines;
+mod past;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -22,13 +25,16 @@ use http::Request;
 use http::header::ACCEPT;
 use kube::Client;
 use kube::client::Body;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::client::{CallError, Class, spread};
 use answer::{collect, refusal};
+use backoff::Backoff;
 use lines::Lines;
+use past::Past;
+pub use past::{Rewound, What};
 use wire::{Line, Page};
 
 /// Why a try to list or watch failed.
@@ -37,19 +43,19 @@ pub type WatchError = CallError;
 /// How long the head of an answer may take: a list is made before it is sent, a watch answers at once.
 const LIST_HEAD: Duration = Duration::from_secs(30);
 const WATCH_HEAD: Duration = Duration::from_secs(10);
+/// How long to wait for word of where the server is before a watch goes on.
+const LOOK_BACK: Duration = Duration::from_secs(2);
 /// A watch of a revision that the server doesn't know is answered with success and then an error: only one
 /// that has nothing to say for so long was taken up.
 const SETTLING: Duration = Duration::from_millis(250);
 /// Silence allowed beyond the time after which the server itself ends a watch.
 const GRACE: Duration = Duration::from_secs(5);
-const BACKOFF_FIRST: Duration = Duration::from_millis(500);
-const BACKOFF_LAST: Duration = Duration::from_secs(15);
 /// How often to look for a kind that isn't served.
 const MISSING_KIND: Duration = Duration::from_secs(5);
 const RETRY_AFTER_LAST: Duration = Duration::from_secs(30);
 /// A watch that ends sooner, and said nothing, is a failure that must not be repeated without a pause.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
-/// After so many refusals of one revision it is asked for no more (a restored etcd knows it not).
+/// After so many refusals of one revision it is asked for no more.
 const REFUSALS: u32 = 3;
 
 /// What to watch.
@@ -127,6 +133,9 @@ pub enum Signal<T> {
     Unreadable(Unreadable),
     /// A try failed; the next follows by itself.
     Lost(WatchError),
+    /// The cluster was set back to an older state: what was said before is of a past that never was. A list of what
+    /// is there follows.
+    Rewound(Rewound),
 }
 
 /// An object that doesn't have the shape it should have.
@@ -164,6 +173,7 @@ where
         backoff: Backoff::default(),
         expired: 0,
         refused: 0,
+        past: Past::default(),
     };
     Box::pin(futures::stream::unfold(engine, |mut engine| async move {
         let signal = engine.next().await;
@@ -200,6 +210,7 @@ struct Engine<T> {
     expired: u32,
     /// Refusals of the current revision.
     refused: u32,
+    past: Past,
 }
 
 impl<T: DeserializeOwned + Send + 'static> Engine<T> {
@@ -220,7 +231,7 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
     }
 
     async fn list(&mut self, token: Option<String>) -> Phase {
-        let page = match self.page(token.as_deref()).await {
+        let page = match self.page::<T>(&wire::list_uri(&self.spec, token.as_deref())).await {
             Ok(page) => page,
             Err(e) if e.class() == Class::Expired => return self.relist(e),
             Err(e) => {
@@ -230,6 +241,7 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
         };
         self.backoff.reset();
         if token.is_none() {
+            self.judge(&page.revision);
             self.pending.push_back(Signal::Listing);
         }
         self.pending.extend(page.unreadable.into_iter().map(Signal::Unreadable));
@@ -244,13 +256,37 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
         Phase::Watch { revision: page.revision }
     }
 
-    async fn page(&mut self, token: Option<&str>) -> Result<Page<T>, CallError> {
-        let mut body = self.get(&wire::list_uri(&self.spec, token), false, LIST_HEAD).await?;
+    async fn page<P: DeserializeOwned>(&mut self, uri: &str) -> Result<Page<P>, CallError> {
+        let mut body = self.get(uri, false, LIST_HEAD).await?;
         let bytes = collect(&mut body, usize::MAX).await?;
         wire::read_page(&bytes)
     }
 
+    /// Whether a list is behind what was known.
+    fn judge(&mut self, revision: &str) -> bool {
+        let rewound = self.past.judge(&self.spec.path, revision);
+        let is = rewound.is_some();
+        self.pending.extend(rewound.map(Signal::Rewound));
+        is
+    }
+
+    /// Asks where the server is, if there is doubt that it is where it was. One that doesn't say is asked again
+    /// before the next watch: a watch tells more than no watch.
+    async fn was_rewound(&mut self) -> bool {
+        if !self.past.is_doubtful() {
+            return false;
+        }
+        let uri = wire::list_uri(&WatchSpec { page_size: 1, ..self.spec.clone() }, None);
+        match timeout(LOOK_BACK, self.page::<IgnoredAny>(&uri)).await {
+            Ok(Ok(page)) => self.judge(&page.revision),
+            _ => false,
+        }
+    }
+
     async fn open(&mut self, revision: String) -> Phase {
+        if self.was_rewound().await {
+            return Phase::List { token: None };
+        }
         let asked = self.spec.timeout_seconds.max(1);
         // Between seven eighths and the whole.
         let seconds = asked - (f64::from(asked) / 8.0 * spread()) as u32;
@@ -272,6 +308,9 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
         let line = match timeout(limit, followed.lines.next()).await {
             Ok(Ok(Some(line))) => wire::read_line::<T>(line),
             Ok(Ok(None)) => {
+                if followed.since.elapsed() + GRACE + SHORT_WATCH < followed.silence {
+                    self.past.doubt();
+                }
                 if followed.spoke || followed.since.elapsed() >= SHORT_WATCH {
                     self.backoff.reset();
                 } else {
@@ -303,6 +342,7 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
         self.backoff.reset();
         (self.expired, self.refused) = (0, 0);
         if let Some(revision) = revision {
+            self.past.reached(&revision);
             followed.revision = revision;
         }
         Phase::Follow(followed)
@@ -310,6 +350,7 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
 
     /// What follows a watch that failed.
     fn broken(&mut self, error: WatchError, revision: String) -> Phase {
+        self.past.doubt();
         match error.class() {
             Class::Expired => return self.relist(error),
             Class::NotFound => self.refused = REFUSALS,
@@ -359,23 +400,5 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
             return Ok(response.into_body());
         }
         Err(refusal(response).await)
-    }
-}
-
-/// Doubling pauses with a spread of a quarter either way.
-#[derive(Debug, Default)]
-struct Backoff {
-    tries: u32,
-}
-
-impl Backoff {
-    fn next(&mut self) -> Duration {
-        let plain = BACKOFF_FIRST.saturating_mul(1 << self.tries.min(8)).min(BACKOFF_LAST);
-        self.tries = self.tries.saturating_add(1);
-        plain.mul_f64(0.75 + 0.5 * spread()).min(BACKOFF_LAST)
-    }
-
-    const fn reset(&mut self) {
-        self.tries = 0;
     }
 }

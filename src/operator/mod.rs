@@ -1,7 +1,7 @@
 //! The operator: one leader, one loop; decide, plan, apply.
 //!
 //! Invariants: nothing but Events is sent without the lease (the leader's client ends with its claim); who loses it
-//! ends; a stop lets what is under way come to its end and gives the lease back.
+//! ends, and who sees that the cluster was set back to an older state; a stop lets what is under way come to its end and gives the lease back.
 
 mod apply;
 mod bindings;
@@ -40,6 +40,7 @@ use crate::cluster::feed::{Report, SharedWorld, Skipped, feed_operator};
 use crate::cluster::lease::{
     Claim, LEASE_NAME, Leadership, Lease, LeaseConfig, LeaseError, LeaseHandle, LostReason,
 };
+use crate::cluster::watch::Rewound;
 use crate::cluster::write::Writer;
 use crate::domain::{Source, View};
 use crate::issue::{Audit, Issuer};
@@ -78,9 +79,12 @@ pub enum OperatorError {
     /// The lease was lost: another process leads, or the API server could not be reached for too long.
     #[error("the lease {LEASE_NAME} was lost ({0}); ending, so that two never lead")]
     Lost(LostReason),
+    /// What is known of the cluster never was.
+    #[error(transparent)]
+    Rewound(#[from] Rewound),
 }
 
-/// Runs until a signal, or until the lease is lost.
+/// Runs until a signal, until the lease is lost, or until the cluster turns out to be set back to an older state.
 ///
 /// # Errors
 /// [`OperatorError`].
@@ -121,6 +125,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
 
     let leads = tokio::select! {
         () = stop.cancelled() => None,
+        proof = world.until_rewound() => return Err(proof.into()),
         claim = until_leading(&mut leadership) => claim,
     };
     if let Some(claim) = leads {
@@ -156,12 +161,13 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
         let engine = tokio::spawn(Engine::new(context, claim).run(work.clone()));
         let lost = tokio::select! {
             () = stop.cancelled() => None,
-            reason = until_lost(&mut leadership) => Some(reason),
+            proof = world.until_rewound() => Some(proof.into()),
+            reason = until_lost(&mut leadership) => Some(OperatorError::Lost(reason)),
         };
         work.cancel();
-        if let Some(reason) = lost {
-            // Nothing under way may be awaited: another may lead already.
-            return Err(OperatorError::Lost(reason));
+        if let Some(error) = lost {
+            // Nothing under way may be awaited: another may lead already, or what it rests on is not so.
+            return Err(error);
         }
         tracing::info!("stopping");
         let ended = async {

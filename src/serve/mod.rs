@@ -49,6 +49,7 @@ use crate::cluster::keystore::{KeyStore, LeaseNote};
 use crate::cluster::keywatch::{KeyState, KeyWatcher};
 use crate::cluster::lease::LEASE_NAME;
 use crate::cluster::reviews::Reviews;
+use crate::cluster::watch::Rewound;
 use crate::domain::{Key, View};
 use crate::issue::{Audit, Issuer};
 use crate::net::admin::{self, AdminError, Told};
@@ -82,7 +83,7 @@ pub struct Options {
     pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
-/// Why the service did not start.
+/// Why the service did not start, or ended.
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// No cluster.
@@ -104,9 +105,13 @@ pub enum ServeError {
     /// The certificate given by files.
     #[error("the certificate: {0}")]
     Tls(#[from] TlsError),
+    /// What is known of the cluster never was.
+    #[error(transparent)]
+    Rewound(#[from] Rewound),
 }
 
-/// Runs until a signal; then lets the requests under way come to their end.
+/// Runs until a signal, or until the cluster turns out to be set back to an older state; then lets the requests under
+/// way come to their end.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -128,6 +133,13 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
     let world = SharedWorld::new(config.clone(), View::Service);
     let lease = Key::new(namespace.as_str(), LEASE_NAME);
     feed_service(&clients.watch, &world, &report(), &lease, &stop);
+    {
+        let (world, stop) = (world.clone(), stop.clone());
+        tokio::spawn(async move {
+            world.until_rewound().await;
+            stop.cancel();
+        });
+    }
 
     let (key_sender, keys) = watch::channel(KeyState::Loading);
     let watcher = KeyWatcher::new(
@@ -186,7 +198,7 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
         None => certificate_of_secret(&state, &clients.write, &namespace, &stop).await,
     };
     // Without a certificate it was told to stop before one came.
-    let Some(tls) = tls else { return Ok(()) };
+    let Some(tls) = tls else { return ended(&world) };
     let _ = state.tls.set(tls.clone());
     let bounds = Bounds::default();
     let for_proxies = proxies.map(|listener| {
@@ -201,7 +213,12 @@ pub async fn run(options: Options) -> Result<(), ServeError> {
     }
     state.issuer.audit.flush().await;
     tracing::info!("stopped");
-    Ok(())
+    ended(&world)
+}
+
+/// Why it was told to stop.
+fn ended(world: &SharedWorld) -> Result<(), ServeError> {
+    world.rewound().map_or(Ok(()), |proof| Err(proof.into()))
 }
 
 async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServeError> {

@@ -169,7 +169,8 @@ impl<'a> Follow<'a> {
                     self.settle(&secret.meta.key, State::Gone);
                 }
             }
-            Signal::Unreadable(_) | Signal::Heard(_) | Signal::Lost(_) => {}
+            // After a cluster was set back, the list that follows says which Secrets are there.
+            Signal::Unreadable(_) | Signal::Heard(_) | Signal::Lost(_) | Signal::Rewound(_) => {}
         }
     }
 

@@ -110,6 +110,27 @@ impl World {
         }
     }
 
+    /// An object that the running list held in an older version than the known one, if any: both versions, of the
+    /// object whose known version is the lowest.
+    #[must_use]
+    pub fn ahead(&self, source: &Source) -> Option<(u64, u64)> {
+        match source {
+            Source::Agents => self.agents.ahead(),
+            Source::Resources => self.resources.ahead(),
+            Source::Grants => self.grants.ahead(),
+            Source::Blueprints => self.blueprints.ahead(),
+            Source::Policies => self.policies.ahead(),
+            Source::Namespaces => self.namespaces.ahead(),
+            Source::Secrets => self.secrets.ahead(),
+            Source::Trust => self.trust.ahead(),
+            Source::ServiceAccounts => self.accounts.ahead(),
+            Source::Lease => None,
+            Source::ClusterRoles => self.cluster_roles.ahead(),
+            Source::Bindings => self.bindings.ahead(),
+            Source::Bound(kind) => self.bound.get(kind)?.ahead(),
+        }
+    }
+
     /// A list has been taken in completely.
     pub fn end_list(&mut self, source: &Source, now: Timestamp) {
         let was_synced = self.is_synced();

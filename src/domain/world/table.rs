@@ -63,11 +63,12 @@ pub(crate) struct Table<T> {
     entries: HashMap<Key, Entry<T>>,
     epoch: u32,
     newest: u64,
+    ahead: Option<(u64, u64)>,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), epoch: 0, newest: 0 }
+        Self { entries: HashMap::new(), epoch: 0, newest: 0, ahead: None }
     }
 }
 
@@ -90,7 +91,11 @@ impl<T: Seen> Table<T> {
         match self.entries.get_mut(&object.meta().key) {
             Some(entry) => {
                 entry.epoch = epoch;
-                if entry.object.meta().version >= version {
+                let known = entry.object.meta().version;
+                if known > version && origin == Origin::Watch && self.ahead.is_none_or(|(_, k)| known < k) {
+                    self.ahead = Some((version, known));
+                }
+                if known >= version {
                     return Taken::Stale;
                 }
                 Taken::Replaced(std::mem::replace(&mut entry.object, object))
@@ -130,6 +135,13 @@ impl<T: Seen> Table<T> {
 
     pub(crate) const fn begin_list(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
+        self.ahead = None;
+    }
+
+    /// Of the objects that the running list held in an older version than the known one: both versions of the one
+    /// whose known version is the lowest.
+    pub(crate) const fn ahead(&self) -> Option<(u64, u64)> {
+        self.ahead
     }
 
     /// What the list that has just ended did not hold.
@@ -183,8 +195,20 @@ mod tests {
         assert_eq!(t.missing(), [(Key::new("", "a"), Uid(1))]);
         assert_eq!(t.take(object(1, 5), Origin::Watch), Taken::Stale);
         assert!(t.missing().is_empty());
+        assert_eq!(t.ahead(), None);
         t.begin_list();
         t.keep(&Key::new("", "a"));
         assert!(t.missing().is_empty());
+    }
+    #[test]
+    fn a_list_that_shows_an_older_version_is_noted() {
+        let mut t = Table::default();
+        t.take(object(1, 9), Origin::Watch);
+        assert_eq!(t.take(object(1, 7), Origin::Answer), Taken::Stale);
+        assert_eq!(t.ahead(), None, "an answer of ours may come late");
+        assert_eq!(t.take(object(1, 7), Origin::Watch), Taken::Stale);
+        assert_eq!(t.ahead(), Some((7, 9)));
+        t.begin_list();
+        assert_eq!(t.ahead(), None);
     }
 }
