@@ -308,8 +308,7 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
         let line = match timeout(limit, followed.lines.next()).await {
             Ok(Ok(Some(line))) => wire::read_line::<T>(line),
             Ok(Ok(None)) => {
-                let in_time = followed.since.elapsed() + GRACE + SHORT_WATCH >= followed.silence;
-                if !followed.spoke || !in_time {
+                if followed.since.elapsed() + GRACE + SHORT_WATCH < followed.silence {
                     self.past.doubt();
                 }
                 if followed.spoke || followed.since.elapsed() >= SHORT_WATCH {

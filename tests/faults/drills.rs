@@ -22,7 +22,7 @@ fn drill(name: &str) -> String {
 }
 
 /// Runs one as a person would, with `agentid` and `kubectl` to hand; gives what it printed.
-fn run(cp: &ControlPlane, namespace: &str, name: &str) -> String {
+pub fn run(cp: &ControlPlane, namespace: &str, name: &str) -> String {
     let dir = target_dir().join("drills");
     std::fs::create_dir_all(&dir).unwrap();
     let programs = [Path::new(env!("CARGO_BIN_EXE_agentid")), &cp.kubectl].map(|p| p.parent().unwrap());
@@ -42,7 +42,8 @@ fn run(cp: &ControlPlane, namespace: &str, name: &str) -> String {
     said
 }
 
-fn kid(token: &str) -> String {
+/// The key that signed a token.
+pub fn kid(token: &str) -> String {
     inspect(token).unwrap().header["kid"].as_str().unwrap().to_owned()
 }
 

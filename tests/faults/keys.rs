@@ -23,7 +23,7 @@ use crate::{agent, files, ready, refused, setup, turn};
 const SECONDS: &str = "keys: {signFor: 25s, publishAhead: 3s}\n\
     limits: {tokenLifetime: 15s, minTokenLifetime: 5s, maxTokenLifetime: 1m}\n";
 
-async fn jwks(ns: &Namespace) -> JwkSet {
+pub async fn jwks(ns: &Namespace) -> JwkSet {
     let maps: Api<ConfigMap> = Api::namespaced(ns.client.clone(), &ns.name);
     let data = maps.get("agentid-trust").await.unwrap().data.unwrap();
     JwkSet::parse(&data["jwks.json"]).unwrap().set
@@ -37,7 +37,7 @@ fn holds(token: &str, keys: &JwkSet) -> Result<(), String> {
 }
 
 /// Runs `agentid keys …` against a control plane; gives its exit code and what it printed.
-fn keys(cp: &ControlPlane, namespace: &str, args: &[&str]) -> (i32, String) {
+pub fn keys(cp: &ControlPlane, namespace: &str, args: &[&str]) -> (i32, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_agentid"))
         .args(["keys", "--namespace", namespace, "--kubeconfig"])
         .arg(&cp.kubeconfig)

@@ -10,6 +10,7 @@ mod common;
 mod drills;
 mod keys;
 mod restart;
+mod restore;
 mod serve;
 #[path = "../common/serve.rs"]
 mod service;

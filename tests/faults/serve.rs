@@ -23,12 +23,13 @@ metadata: {name: g}
 spec: {agents: {names: [a]}, resource: $NS, application: {scopes: [read]}}
 ";
 
-fn pods_token(cp: &ControlPlane, namespace: &str, issuer: &str) -> String {
+/// A token for the issuer of a pod and its service account.
+pub fn pods_token(cp: &ControlPlane, namespace: &str, issuer: &str, account: &str, pod: &str) -> String {
     let done = Command::new(&cp.kubectl)
         .arg("--kubeconfig")
         .arg(&cp.kubeconfig)
-        .args(["-n", namespace, "create", "token", "runner", "--audience", issuer])
-        .args(["--bound-object-kind", "Pod", "--bound-object-name", "p"])
+        .args(["-n", namespace, "create", "token", account, "--audience", issuer])
+        .args(["--bound-object-kind", "Pod", "--bound-object-name", pod])
         .output()
         .unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -38,12 +39,14 @@ fn pods_token(cp: &ControlPlane, namespace: &str, issuer: &str) -> String {
 const ASSERTION: (&str, &str) =
     ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
 
-async fn ask(service: &Service, token: &str) -> (u16, http::HeaderMap, Value) {
+/// Buys a token with a pod's.
+pub async fn ask(service: &Service, token: &str) -> (u16, http::HeaderMap, Value) {
     let form = [("grant_type", "client_credentials"), ASSERTION, ("client_assertion", token)];
     service.post("/token", &form).await
 }
 
-async fn introspect(service: &Service, assertion: &str, token: &str) -> (u16, Value) {
+/// What a pod learns of a token.
+pub async fn introspect(service: &Service, assertion: &str, token: &str) -> (u16, Value) {
     let form = [ASSERTION, ("client_assertion", assertion), ("token", token)];
     let (status, _, body) = service.post("/introspect", &form).await;
     (status, body)
@@ -59,7 +62,7 @@ async fn it_goes_on_alone_until_it_knows_too_little() {
     let ns = Namespace::for_pods(cp, "alone").await;
     ns.apply(RUNNER).await;
     ns.apply(OBJECTS).await;
-    let sa = pods_token(cp, &ns.name, &town.issuer);
+    let sa = pods_token(cp, &ns.name, &town.issuer, "runner", "p");
     let token = eventually("a token", SOON, || async {
         let (status, _, body) = ask(&service, &sa).await;
         body["access_token"].as_str().map(str::to_owned).ok_or_else(|| format!("{status} {body}"))

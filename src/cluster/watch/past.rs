@@ -54,7 +54,7 @@ impl Past {
         self.reached = self.reached.max(revision.parse().unwrap_or_default());
     }
 
-    /// The watch broke off, or said nothing at all.
+    /// The watch broke off, or ended before its time: the server may be another one now.
     pub(super) const fn doubt(&mut self) {
         self.doubtful = true;
     }
