@@ -1,11 +1,8 @@
 //! The figures: their goals, the table, and `target/bench.jsonl`.
 
 use std::fmt;
-use std::fs;
 
-use serde_json::{Value, json};
-
-use crate::common::target_dir;
+use crate::common::figures::{figure, keep};
 
 /// What a figure should be.
 #[derive(Clone, Copy, Debug)]
@@ -120,19 +117,8 @@ impl Report {
 
     /// Replaces the lines of this run's figures; the others of earlier runs stay.
     fn write(&self) {
-        let path = target_dir().join("bench.jsonl");
-        let mut lines: Vec<Value> = fs::read_to_string(&path)
-            .unwrap_or_default()
-            .lines()
-            .filter_map(|l| serde_json::from_str::<Value>(l).ok())
-            .filter(|v| !self.rows.iter().any(|(i, ..)| v["bench"] == FIGURES[*i].0))
-            .collect();
-        lines.extend(self.rows.iter().map(|(i, value, of)| {
-            let (name, unit, _) = FIGURES[*i];
-            json!({"bench": name, "value": value, "unit": unit, "of": of})
-        }));
-        let text: String = lines.iter().map(|l| format!("{l}\n")).collect();
-        fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let rows = self.rows.iter().map(|(i, value, of)| figure(FIGURES[*i].0, *value, FIGURES[*i].1, of));
+        keep(&rows.collect::<Vec<_>>());
     }
 
     /// Prints the table.

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs;
 
-use serde_json::{Value, json};
-
+use crate::common::figures::{figure, keep};
 use crate::common::target_dir;
 use crate::crew::Diary;
 use crate::schedule::Schedule;
@@ -84,22 +82,14 @@ impl Report {
 
     /// Puts the figures beside those of `make bench`.
     pub fn write(&self, of: &str) {
-        let path = target_dir().join("bench.jsonl");
-        let figures = [
-            ("chaos_orphans", "orphans"),
-            ("chaos_valid_after_revoke", "valid after revoke"),
-            ("chaos_lost", "lost"),
-        ];
-        let mut lines: Vec<Value> = fs::read_to_string(&path)
-            .unwrap_or_default()
-            .lines()
-            .filter_map(|l| serde_json::from_str::<Value>(l).ok())
-            .filter(|v| figures.iter().all(|(name, _)| v["bench"] != *name))
-            .collect();
-        lines.extend(figures.iter().map(
-            |(name, check)| json!({"bench": name, "value": self.count(check), "unit": "found", "of": of}),
-        ));
-        let text: String = lines.iter().map(|l| format!("{l}\n")).collect();
-        fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let found = |(name, check)| figure(name, self.count(check), "found", of);
+        keep(
+            &[
+                ("chaos_orphans", "orphans"),
+                ("chaos_valid_after_revoke", "valid after revoke"),
+                ("chaos_lost", "lost"),
+            ]
+            .map(found),
+        );
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod audit;
 mod control_plane;
+pub mod figures;
 mod namespace;
 mod objects;
 mod operator;

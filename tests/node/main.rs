@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::figures::{figure, keep};
 use common::{eventually, target_dir};
 use node::{Node, made_by, obstacle, run_told, tell};
 use serde_json::Value;
@@ -220,10 +221,13 @@ async fn agents_call_the_service(node: &Node) -> (String, String) {
 async fn files_are_renewed_in_place(node: &Node) {
     let (secret, sidecar) =
         tokio::join!(renewed(node, "errand", "tickets.jwt"), renewed(node, "helper", "tickets.jwt"));
-    tell(format!(
-        "renewal_seen_secret = {secret:.1} s (from a token's birth to its sight in the container, by the kubelet)"
-    ));
-    tell(format!("renewal_seen_sidecar = {sidecar:.1} s (the same, by the sidecar)"));
+    let of = |by| format!("from a token's birth to its sight in the container, by the {by}");
+    tell(format!("renewal_seen_secret = {secret:.1} s ({})", of("kubelet")));
+    tell(format!("renewal_seen_sidecar = {sidecar:.1} s ({})", of("sidecar")));
+    keep(&[
+        figure("renewal_seen_secret", secret, "s", &of("kubelet")),
+        figure("renewal_seen_sidecar", sidecar, "s", &of("sidecar")),
+    ]);
     assert!(sidecar < 5.0, "the sidecar writes at once: {sidecar}");
     // The other files of the volume are there too, and the pods' own tokens.
     for file in ["agent.json", "identity.jwt", "jwks.json", "issuer", "ca.crt", "token"] {
