@@ -267,7 +267,7 @@ impl Feeder {
                     if let Some(proof) = self.older_than_known(&revision) {
                         return self.world.give_up(proof);
                     }
-                    self.listed().await;
+                    self.listed(&revision).await;
                     self.reached(&revision);
                 }
                 Signal::Apply(object) => {
@@ -315,8 +315,8 @@ impl Feeder {
         }
     }
 
-    async fn listed(&self) {
-        let missing = self.world.read().missing(&self.source);
+    async fn listed(&self, revision: &str) {
+        let missing = self.world.read().missing(&self.source, revision.parse().unwrap_or(u64::MAX));
         for chunk in missing.chunks(CHUNK) {
             {
                 let mut world = self.world.write();

@@ -16,8 +16,9 @@ use crate::domain::{Agent, Key, POD, Standing, World, decide, kind_name};
 /// Where kubelets mount the token that the API server adds to pods by itself.
 const DEFAULT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// What every cluster gives to everybody.
-const WELL_KNOWN: [&str; 4] = [
+const WELL_KNOWN: [&str; 5] = [
     "system:basic-user",
+    "system:cluster-trust-bundle-discovery",
     "system:discovery",
     "system:public-info-viewer",
     "system:service-account-issuer-discovery",

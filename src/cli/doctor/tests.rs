@@ -27,8 +27,9 @@ fn town() -> (Cluster, Others) {
     for role in ["system:basic-user", "system:discovery", "system:public-info-viewer"] {
         others.bindings.push(binding("", role, role, &[("Group", "system:authenticated")]));
     }
-    let everybody = "system:service-account-issuer-discovery";
-    others.bindings.push(binding("", everybody, everybody, &[("Group", "system:serviceaccounts")]));
+    for role in ["system:service-account-issuer-discovery", "system:cluster-trust-bundle-discovery"] {
+        others.bindings.push(binding("", role, role, &[("Group", "system:serviceaccounts")]));
+    }
     (c, others)
 }
 

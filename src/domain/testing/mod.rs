@@ -184,7 +184,7 @@ impl Cluster {
         for object in self.list(source) {
             self.world.take(object, Origin::Watch);
         }
-        for (key, uid) in self.world.missing(source) {
+        for (key, uid) in self.world.missing(source, self.version) {
             self.world.remove(source, &key, uid, self.version);
         }
         self.world.end_list(source, self.now);

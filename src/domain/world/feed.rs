@@ -65,9 +65,6 @@ impl Object {
 
 impl World {
     /// A list of a source begins: what it does not hold will be found by [`World::missing`].
-    ///
-    /// To be called before the list is asked for: what a write of ours makes between the list's snapshot and
-    /// this call would look like something that the list lacks.
     pub fn begin_list(&mut self, source: &Source) {
         match source {
             Source::Agents => self.agents.begin_list(),
@@ -90,23 +87,24 @@ impl World {
         }
     }
 
-    /// What the list that has just ended did not hold; to be removed in chunks by [`World::remove`].
+    /// What the list that has just ended did not hold; to be removed in chunks by [`World::remove`]. Not what is newer
+    /// than the list (its resourceVersion): what a write of ours has made since.
     #[must_use]
-    pub fn missing(&self, source: &Source) -> Vec<(Key, Uid)> {
+    pub fn missing(&self, source: &Source, listed: u64) -> Vec<(Key, Uid)> {
         match source {
-            Source::Agents => self.agents.missing(),
-            Source::Resources => self.resources.missing(),
-            Source::Grants => self.grants.missing(),
-            Source::Blueprints => self.blueprints.missing(),
-            Source::Policies => self.policies.missing(),
-            Source::Namespaces => self.namespaces.missing(),
-            Source::Secrets => self.secrets.missing(),
-            Source::Trust => self.trust.missing(),
-            Source::ServiceAccounts => self.accounts.missing(),
+            Source::Agents => self.agents.missing(listed),
+            Source::Resources => self.resources.missing(listed),
+            Source::Grants => self.grants.missing(listed),
+            Source::Blueprints => self.blueprints.missing(listed),
+            Source::Policies => self.policies.missing(listed),
+            Source::Namespaces => self.namespaces.missing(listed),
+            Source::Secrets => self.secrets.missing(listed),
+            Source::Trust => self.trust.missing(listed),
+            Source::ServiceAccounts => self.accounts.missing(listed),
             Source::Lease => Vec::new(),
-            Source::ClusterRoles => self.cluster_roles.missing(),
-            Source::Bindings => self.bindings.missing(),
-            Source::Bound(kind) => self.bound.get(kind).map(|t| t.missing()).unwrap_or_default(),
+            Source::ClusterRoles => self.cluster_roles.missing(listed),
+            Source::Bindings => self.bindings.missing(listed),
+            Source::Bound(kind) => self.bound.get(kind).map(|t| t.missing(listed)).unwrap_or_default(),
         }
     }
 

@@ -144,11 +144,11 @@ impl<T: Seen> Table<T> {
         self.ahead
     }
 
-    /// What the list that has just ended did not hold.
-    pub(crate) fn missing(&self) -> Vec<(Key, Uid)> {
+    /// What the list that has just ended did not hold, although it is no newer than the list.
+    pub(crate) fn missing(&self, listed: u64) -> Vec<(Key, Uid)> {
         self.entries
             .iter()
-            .filter(|(_, e)| e.epoch != self.epoch)
+            .filter(|(_, e)| e.epoch != self.epoch && e.object.meta().version <= listed)
             .map(|(k, e)| (k.clone(), e.object.meta().uid))
             .collect()
     }
@@ -192,14 +192,16 @@ mod tests {
         let mut t = Table::default();
         t.take(object(1, 5), Origin::Watch);
         t.begin_list();
-        assert_eq!(t.missing(), [(Key::new("", "a"), Uid(1))]);
+        assert_eq!(t.missing(7), [(Key::new("", "a"), Uid(1))]);
+        assert!(t.missing(4).is_empty(), "a write of ours made it after the list");
         assert_eq!(t.take(object(1, 5), Origin::Watch), Taken::Stale);
-        assert!(t.missing().is_empty());
+        assert!(t.missing(7).is_empty());
         assert_eq!(t.ahead(), None);
         t.begin_list();
         t.keep(&Key::new("", "a"));
-        assert!(t.missing().is_empty());
+        assert!(t.missing(7).is_empty());
     }
+
     #[test]
     fn a_list_that_shows_an_older_version_is_noted() {
         let mut t = Table::default();
