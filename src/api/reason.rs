@@ -81,6 +81,8 @@ reasons! {
     CredentialRejected,
     /// The status index is not recorded yet.
     IndexPending,
+    /// Who asks has not been seen yet, or its agent is being made.
+    CallerPending,
     /// No signing key can be used.
     KeysUnavailable,
     /// What is needed to decide cannot be seen now: nothing is minted, nothing withdrawn.

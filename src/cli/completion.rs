@@ -105,8 +105,8 @@ impl CompleteArgs {
 
 /// How long a shell waits for names.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How many names are asked for.
-const MOST: u32 = 500;
+/// How many names are asked for at once.
+const PAGE: u32 = 500;
 
 /// What may come next.
 #[derive(Debug, Default)]
@@ -168,8 +168,15 @@ async fn listed<K>(api: &Api<K>) -> Vec<String>
 where
     K: Clone + DeserializeOwned + Debug + Resource<DynamicType = ()>,
 {
-    let found = api.list_metadata(&ListParams::default().limit(MOST)).await;
-    found.map(|list| list.items.into_iter().filter_map(|o| o.metadata.name).collect()).unwrap_or_default()
+    let (mut names, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
+    while let Ok(page) = api.list_metadata(&params).await {
+        names.extend(page.items.into_iter().filter_map(|o| o.metadata.name));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => break,
+        }
+    }
+    names
 }
 
 /// Where in the command line a word stands.

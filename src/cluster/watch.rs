@@ -276,7 +276,12 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
         if !self.past.is_doubtful() {
             return false;
         }
-        let uri = wire::list_uri(&WatchSpec { page_size: 1, ..self.spec.clone() }, None);
+        // Without selectors, which a server without a cache would search the whole collection for; one by name may be
+        // all that is allowed.
+        let named = self.spec.field_selector.clone().filter(|s| s.starts_with("metadata.name="));
+        let one =
+            WatchSpec { page_size: 1, field_selector: named, label_selector: None, ..self.spec.clone() };
+        let uri = wire::list_uri(&one, None);
         match timeout(LOOK_BACK, self.page::<IgnoredAny>(&uri)).await {
             Ok(Ok(page)) => self.judge(&page.revision),
             _ => false,

@@ -124,8 +124,9 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     tokio::spawn(admin::serve(listener, told, stop.clone()));
 
     let leads = tokio::select! {
-        () = stop.cancelled() => None,
+        biased;
         proof = world.until_rewound() => return Err(proof.into()),
+        () = stop.cancelled() => None,
         claim = until_leading(&mut leadership) => claim,
     };
     if let Some(claim) = leads {
@@ -158,10 +159,14 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
         };
         let certificates =
             certkeeper::keep(&client, &namespace, context.clone(), certificate_sender, work.clone());
+        if let Some(proof) = world.rewound() {
+            return Err(proof.into());
+        }
         let engine = tokio::spawn(Engine::new(context, claim).run(work.clone()));
         let lost = tokio::select! {
-            () = stop.cancelled() => None,
+            biased;
             proof = world.until_rewound() => Some(proof.into()),
+            () = stop.cancelled() => None,
             reason = until_lost(&mut leadership) => Some(OperatorError::Lost(reason)),
         };
         work.cancel();

@@ -54,7 +54,7 @@ impl Slot {
 
     /// A refusal to say who asks: what can't be told yet will be in a moment.
     pub(super) fn unidentified(self, refusal: &Refusal) -> Fault {
-        if refusal.reason == Reason::Unknown {
+        if refusal.reason == Reason::CallerPending {
             return Fault::later(refusal.reason, 1, &refusal.message);
         }
         self.refused(refusal)

@@ -1,15 +1,14 @@
 //! `/introspect` (RFC 7662): whether a token of ours stands, for those whom it concerns.
 //!
 //! Invariants: the caller is authenticated; who is neither named by the token's resource, nor the agent that it is
-//! for, nor the agent whose it is, learns `{"active": false}` and nothing else, or to come again while who it is can't
-//! be told; the answer is decided from live
+//! for, nor the agent whose it is, learns `{"active": false}` and nothing else, or, whatever the token is, to come again while
+//! who it is can't be told; the answer is decided from live
 //! objects at this moment.
 
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::callers::ServiceAccountToken;
 use super::client::{Slot, assertion, caller_of};
 use super::fault::{Code, Fault};
 use super::form::Form;
@@ -18,7 +17,7 @@ use super::state::State;
 use crate::api::Reason;
 use crate::domain::identify::{agent_of_pod, live_account};
 use crate::domain::presented::stands;
-use crate::domain::{Agent, Refusal, World};
+use crate::domain::{Agent, Key, Refusal, World};
 use crate::net::listen::{Request, Response, json as json_response};
 
 /// The claims that an answer repeats.
@@ -75,44 +74,47 @@ async fn serve(state: &State, request: &Request, now: Timestamp) -> Result<Map<S
     let ring = state.ring()?;
     let world = state.fresh_world(now)?;
     let unidentified = |r: Refusal| challenged(Slot::Client.unidentified(&r));
-    live_account(&world, &caller_of(&verified), now).map_err(unidentified)?;
+    let caller = caller_of(&verified);
+    live_account(&world, &caller, now).map_err(unidentified)?;
+    // Before the token is looked at: whom it may not concern must not see by the answer whether it stands.
+    let me = match agent_of_pod(&world, &caller, None, now) {
+        Err(r) if r.reason == Reason::CallerPending && !introspects(&world, &caller.account) => {
+            return Err(unidentified(r));
+        }
+        found => found.ok(),
+    };
     let Ok(token) = ours::verify(&ring, &state.config, token, now) else { return Ok(inactive()) };
     let agent = match stands(&world, &token.presented, now) {
         Ok(agent) => agent,
         // Unknown is neither active nor inactive.
-        Err(refusal) if refusal.reason == Reason::Unknown => return Err(Fault::unknown(&refusal.message)),
+        Err(refusal) if refusal.reason == Reason::Unknown => {
+            return Err(Fault::unknown("whether the token stands can't be told now"));
+        }
         Err(_) => return Ok(inactive()),
     };
-    if !concerns(&world, &verified, &token, agent, now).map_err(unidentified)? {
-        return Ok(inactive());
+    if concerns(&world, &caller.account, me, &token, agent) {
+        Ok(active(token, agent))
+    } else {
+        Ok(inactive())
     }
-    Ok(active(token, agent))
+}
+
+/// Whether an AgentResource names the service account.
+fn introspects(world: &World, account: &Key) -> bool {
+    world.resources().any(|r| r.introspectors.contains(account))
 }
 
 fn inactive() -> Map<String, Value> {
     Map::from_iter([("active".to_owned(), Value::Bool(false))])
 }
 
-/// Whether the caller may know of the token; `Unknown` while who it is can't be told yet.
-fn concerns(
-    world: &World,
-    caller: &ServiceAccountToken,
-    token: &Ours,
-    agent: &Agent,
-    now: Timestamp,
-) -> Result<bool, Refusal> {
+/// Whether the caller, an account and the agent that its pod is, may know of the token.
+fn concerns(world: &World, account: &Key, me: Option<&Agent>, token: &Ours, agent: &Agent) -> bool {
     let resource = world.audience_holder(&token.presented.audience.as_str().into());
-    if resource.is_some_and(|r| r.introspectors.contains(&caller.account)) {
-        return Ok(true);
-    }
-    match agent_of_pod(world, &caller_of(caller), None, now) {
-        Ok(me) => {
-            Ok(me.meta.uid == agent.meta.uid
-                || resource.is_some_and(|r| r.agent.as_ref() == Some(&me.meta.key)))
-        }
-        Err(refusal) if refusal.reason == Reason::Unknown => Err(refusal),
-        Err(_) => Ok(false),
-    }
+    resource.is_some_and(|r| r.introspectors.contains(account))
+        || me.is_some_and(|me| {
+            me.meta.uid == agent.meta.uid || resource.is_some_and(|r| r.agent.as_ref() == Some(&me.meta.key))
+        })
 }
 
 fn active(token: Ours, agent: &Agent) -> Map<String, Value> {

@@ -45,8 +45,7 @@ impl Nginx {
         std::fs::write(&file, configuration).unwrap();
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let prefix = format!("{}/", text(&dir));
-        let words =
-            [text(program), "-p".into(), prefix, "-c".into(), text(&file), "-e".into(), "error.log".into()];
+        let words = [text(program), "-p".into(), prefix, "-c".into(), text(&file)];
         let process = Process::spawn(dir.join("log"), &words, &[]);
         let nginx = Self { address, dir, process: Some(process) };
         eventually("nginx listens", SOON, || async {

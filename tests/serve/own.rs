@@ -25,6 +25,22 @@ async fn a_pod_gets_a_token_that_stands_until_it_is_gone() {
     assert_eq!(told["active"], true, "{told}");
     assert_eq!(told["scope"], "tickets.read");
     assert_eq!(t.introspect("stranger", &token).await, json!({"active": false}));
+    // Whom the service has not seen yet learns nothing by being told to come again.
+    t.apply("{apiVersion: v1, kind: Pod, metadata: {name: unseen}, spec: {serviceAccountName: stranger, containers: [{name: c, image: none}]}}")
+        .await;
+    let unseen = t.sa_token_for("stranger", Some("unseen"), &t.stage.town.issuer).await;
+    let mut answers = Vec::new();
+    for asked_about in [&*token, "no.token.atall"] {
+        let form = [
+            ("client_assertion_type", JWT_BEARER_ASSERTION),
+            ("client_assertion", unseen.as_str()),
+            ("token", asked_about),
+        ];
+        let (status, headers, body) = t.service().post("/introspect", &form).await;
+        assert_eq!((status, &headers["retry-after"]), (503, &http::HeaderValue::from_static("1")), "{body}");
+        answers.push(body);
+    }
+    assert_eq!(answers[0], answers[1]);
 
     let lines = t.audit();
     let jti = claims["jti"].as_str().unwrap();

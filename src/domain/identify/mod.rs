@@ -2,7 +2,7 @@
 //!
 //! Invariants: only a live pod that runs as the agent's service account is that agent; whom a pod names it still
 //! must be; of several the most specific, and a tie is nobody; what a token of this moment names and the world does not
-//! is `Unknown` and not gone.
+//! is `CallerPending` and not gone.
 
 use std::sync::Arc;
 
@@ -33,7 +33,10 @@ impl Caller {
     /// Why what its token names is not to be found: gone, or not seen yet.
     fn missing(&self, now: Timestamp, gone: String) -> Refusal {
         if self.issued_at.is_some_and(|at| now.duration_since(at) < UNSEEN) {
-            return Refusal::new(Reason::Unknown, format!("{gone}; or it is seen in a moment: come again"));
+            return Refusal::new(
+                Reason::CallerPending,
+                format!("{gone}; or it is seen in a moment: come again"),
+            );
         }
         refuse(gone)
     }
@@ -81,7 +84,7 @@ fn refuse(message: String) -> Refusal {
 /// Whether the service account lives; a token outlives it.
 ///
 /// # Errors
-/// `CredentialRejected`; `Unknown` if it may not have been seen yet.
+/// `CredentialRejected`; `CallerPending` if it may not have been seen yet.
 pub fn live_account(world: &World, caller: &Caller, now: Timestamp) -> Result<(), Refusal> {
     match world.account(&caller.account) {
         Some(account) if account.meta.uid == caller.account_uid => Ok(()),
@@ -98,7 +101,7 @@ pub fn live_account(world: &World, caller: &Caller, now: Timestamp) -> Result<()
 /// The pod, if it lives and runs.
 ///
 /// # Errors
-/// `CredentialRejected`, `BoundObjectFinished`; `Unknown` if it may not have been seen yet.
+/// `CredentialRejected`, `BoundObjectFinished`; `CallerPending` if it may not have been seen yet.
 pub fn live_pod<'w>(world: &'w World, caller: &Caller, now: Timestamp) -> Result<&'w BoundObject, Refusal> {
     let Some((name, uid)) = &caller.pod else {
         return Err(refuse(
@@ -134,7 +137,7 @@ pub fn live_pod<'w>(world: &'w World, caller: &Caller, now: Timestamp) -> Result
 /// The agent that a pod is. `named` is what the request itself says.
 ///
 /// # Errors
-/// `CredentialRejected` where it is none, another, or more than one; `Unknown` while it is being made or not seen yet;
+/// `CredentialRejected` where it is none, another, or more than one; `CallerPending` while it is being made or not seen yet;
 /// `Suspended` and the like are for decide.
 pub fn agent_of_pod<'w>(
     world: &'w World,
@@ -160,7 +163,7 @@ pub fn agent_of_pod<'w>(
         [(_, agent)] => Ok(agent),
         [] if named.is_none() && matches!(make(world, &pod.meta.key).0, Making::Make(_) | Making::Later) => {
             Err(Refusal::new(
-                Reason::Unknown,
+                Reason::CallerPending,
                 format!("the agent of pod {} is being made; come again", pod.meta.key.name),
             ))
         }

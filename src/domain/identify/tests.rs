@@ -154,9 +154,9 @@ fn what_a_token_of_this_moment_names_may_not_have_been_seen_yet() {
     let first_pod = Caller { pod: Some(("q".into(), uid(9))), ..caller() };
     let new_account = Caller { account_uid: uid(501), ..caller() };
     for (issued_at, wanted) in [
-        (Some(at(NOW + 5)), Reason::Unknown),
-        (Some(at(NOW)), Reason::Unknown),
-        (Some(at(NOW - 9)), Reason::Unknown),
+        (Some(at(NOW + 5)), Reason::CallerPending),
+        (Some(at(NOW)), Reason::CallerPending),
+        (Some(at(NOW - 9)), Reason::CallerPending),
         (Some(at(NOW - 10)), Reason::CredentialRejected),
         (None, Reason::CredentialRejected),
     ] {

@@ -14,6 +14,11 @@ impl World {
         if origin == Origin::Watch {
             table.reached(object.meta.version);
         }
+        // The answer of a GET may come late; it is no list's word.
+        if object.unselected && table.get(&key).is_some_and(|known| known.meta.version >= object.meta.version)
+        {
+            return;
+        }
         let now = (object.meta.uid, object.finished, object.unselected);
         let labels = object.labels.clone();
         // What the watch does not select it does not see deleted either: however far it has come, it does not

@@ -182,9 +182,27 @@ impl World {
 
     /// The watch of a source has come to a resourceVersion, by a list or a bookmark.
     pub fn reached(&mut self, source: &Source, version: u64) {
-        if *source == Source::Agents {
-            self.agents.reached(version);
-            self.believe_mark();
+        match source {
+            Source::Agents => {
+                self.agents.reached(version);
+                self.believe_mark();
+            }
+            Source::Resources => self.resources.reached(version),
+            Source::Grants => self.grants.reached(version),
+            Source::Blueprints => self.blueprints.reached(version),
+            Source::Policies => self.policies.reached(version),
+            Source::Namespaces => self.namespaces.reached(version),
+            Source::Secrets => self.secrets.reached(version),
+            Source::Trust => self.trust.reached(version),
+            Source::ServiceAccounts => self.accounts.reached(version),
+            Source::Lease => {}
+            Source::ClusterRoles => self.cluster_roles.reached(version),
+            Source::Bindings => self.bindings.reached(version),
+            Source::Bound(kind) => {
+                if let Some(table) = self.bound.get_mut(kind) {
+                    table.reached(version);
+                }
+            }
         }
     }
 

@@ -90,7 +90,10 @@ impl<T: Seen> Table<T> {
         let (epoch, version) = (self.epoch, object.meta().version);
         match self.entries.get_mut(&object.meta().key) {
             Some(entry) => {
-                entry.epoch = epoch;
+                // Of what the running list holds, it alone can tell.
+                if origin == Origin::Watch {
+                    entry.epoch = epoch;
+                }
                 let known = entry.object.meta().version;
                 if known > version && origin == Origin::Watch && self.ahead.is_none_or(|(_, k)| known < k) {
                     self.ahead = Some((version, known));
@@ -102,6 +105,7 @@ impl<T: Seen> Table<T> {
             }
             None if origin == Origin::Answer && version <= self.newest => Taken::Stale,
             None => {
+                let epoch = if origin == Origin::Watch { epoch } else { epoch.wrapping_sub(1) };
                 self.entries.insert(object.meta().key.clone(), Entry { object, epoch });
                 Taken::New
             }
@@ -199,6 +203,14 @@ mod tests {
         assert_eq!(t.ahead(), None);
         t.begin_list();
         t.keep(&Key::new("", "a"));
+        assert!(t.missing(7).is_empty());
+        // The answer to a write comes late, while the list runs that no longer holds the object.
+        t.begin_list();
+        assert_eq!(t.take(object(1, 6), Origin::Answer), Taken::Replaced(object(1, 5)));
+        assert_eq!(t.missing(7), [(Key::new("", "a"), Uid(1))]);
+        t.remove(&Key::new("", "a"), Uid(1));
+        assert_eq!(t.take(object(2, 8), Origin::Answer), Taken::New);
+        assert_eq!(t.missing(8), [(Key::new("", "a"), Uid(2))]);
         assert!(t.missing(7).is_empty());
     }
 
