@@ -4,23 +4,25 @@
 //! can't be read is reported and skipped, and what is known of it stays; a kind that isn't served makes only
 //! its own agents wait; a world of a cluster that was set back to an older state is not mended but given up.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+mod shared;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
 use serde::Deserialize;
-use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use self::shared::SharedWorld;
 use super::client::{CallError, Class, timed};
-use super::watch::{Rewound, Signal, Unreadable, WatchSpec, What};
+use super::watch::{Rewound, Signal, Unreadable, WatchSpec, What, watch};
 use super::wire::{
     Wire, WireAgent, WireBinding, WireBlueprint, WireClusterRole, WireGrant, WireObject, WirePolicy,
     WireResource, WireSecret, WireTrust, WireWorkload,
 };
-use crate::api::{BoundKind, Configuration, GRANT_LABEL, MANAGED_BY, SECRET_TYPE, TRUST_NAME};
-use crate::domain::{Key, Lost, Object, Origin, Source, View, World, kind_name};
+use crate::api::{BoundKind, GRANT_LABEL, MANAGED_BY, SECRET_TYPE, TRUST_NAME};
+use crate::domain::{Key, Lost, Object, Origin, Source, World, kind_name};
 
 /// Where ClusterRoles are served.
 pub(super) const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
@@ -28,86 +30,6 @@ pub(super) const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clust
 const CHUNK: usize = 200;
 /// How often to ask for a kind that isn't served.
 const MISSING_KIND: Duration = Duration::from_secs(5);
-
-/// The world, shared between the watches that feed it and those who ask it.
-#[derive(Debug)]
-pub struct SharedWorld {
-    world: RwLock<World>,
-    changed: Notify,
-    /// When the first change was told that nobody has taken up yet.
-    since: Mutex<Option<Instant>>,
-    rewound: watch::Sender<Option<Rewound>>,
-}
-
-impl SharedWorld {
-    /// An empty world of a view.
-    #[must_use]
-    pub fn new(config: Configuration, view: View) -> Arc<Self> {
-        let world = RwLock::new(World::of(config, view));
-        let rewound = watch::Sender::new(None);
-        Arc::new(Self { world, changed: Notify::new(), since: Mutex::default(), rewound })
-    }
-
-    /// The world to ask. A panic of another holder does not spread: what it held is still a picture.
-    pub fn read(&self) -> RwLockReadGuard<'_, World> {
-        self.world.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The world to change; [`Self::tell`] afterwards.
-    pub fn write(&self) -> RwLockWriteGuard<'_, World> {
-        self.world.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the answer to a write in.
-    pub fn answer(&self, object: Object) {
-        self.write().take(object, Origin::Answer);
-        self.tell();
-    }
-
-    /// Tells that something may have become dirty.
-    pub fn tell(&self) {
-        self.since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
-        self.changed.notify_one();
-    }
-
-    /// Waits until something may have become dirty.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    /// Waits for the proof that this is a picture of what never was: whoever acts on it must end.
-    pub async fn until_rewound(&self) -> Rewound {
-        let mut rewound = self.rewound.subscribe();
-        match rewound.wait_for(Option::is_some).await.map(|r| r.clone()) {
-            Ok(Some(rewound)) => rewound,
-            // The sender is ours.
-            _ => std::future::pending().await,
-        }
-    }
-
-    /// The proof, if there is one.
-    #[must_use]
-    pub fn rewound(&self) -> Option<Rewound> {
-        self.rewound.borrow().clone()
-    }
-
-    fn give_up(&self, proof: Rewound) {
-        self.rewound.send_if_modified(|rewound| {
-            let first = rewound.is_none();
-            if first {
-                tracing::error!("{proof}");
-                *rewound = Some(proof);
-            }
-            first
-        });
-    }
-
-    /// Since when, at the longest, what is dirty now has been so; to be asked by who takes it up, before it does.
-    pub fn taken_up(&self) -> Instant {
-        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).take();
-        since.unwrap_or_else(Instant::now)
-    }
-}
 
 /// An object that was skipped, to be reported.
 #[derive(Clone, Debug)]
@@ -250,7 +172,7 @@ impl Feeder {
     }
 
     async fn run<T: Wire>(self) {
-        let mut signals = super::watch::watch::<T>(self.client.clone(), self.spec.clone());
+        let mut signals = watch::<T>(self.client.clone(), self.spec.clone());
         while let Some(signal) = signals.next().await {
             match signal {
                 Signal::Listing => self.world.write().begin_list(&self.source),

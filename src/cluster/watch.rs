@@ -12,6 +12,7 @@ mod answer;
 mod backoff;
 mod lines;
 mod past;
+mod spec;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -35,6 +36,7 @@ use backoff::Backoff;
 use lines::Lines;
 use past::Past;
 pub use past::{Rewound, What};
+pub use spec::WatchSpec;
 use wire::{Line, Page};
 
 /// Why a try to list or watch failed.
@@ -57,60 +59,6 @@ const RETRY_AFTER_LAST: Duration = Duration::from_secs(30);
 const SHORT_WATCH: Duration = Duration::from_secs(1);
 /// After so many refusals of one revision it is asked for no more.
 const REFUSALS: u32 = 3;
-
-/// What to watch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WatchSpec {
-    /// `/apis/agentid.dev/v1alpha1/agentidentities`, `/api/v1/namespaces/team-a/secrets`, …
-    pub path: String,
-    /// As in a list's `fieldSelector`.
-    pub field_selector: Option<String>,
-    /// As in a list's `labelSelector`.
-    pub label_selector: Option<String>,
-    /// Whether to ask for `metadata` alone (PartialObjectMetadata).
-    pub metadata_only: bool,
-    /// Objects per page of a list.
-    pub page_size: u32,
-    /// After how many seconds the server ends a watch, at most; shortened at random by up to an eighth, so
-    /// that many sources don't ask again in step.
-    pub timeout_seconds: u32,
-}
-
-impl WatchSpec {
-    /// Everything under `path`: whole objects, pages of 500, watches of 25 s.
-    #[must_use]
-    pub fn new(path: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            field_selector: None,
-            label_selector: None,
-            metadata_only: false,
-            page_size: 500,
-            timeout_seconds: 25,
-        }
-    }
-
-    /// Only objects whose fields match.
-    #[must_use]
-    pub fn fields(mut self, selector: impl Into<String>) -> Self {
-        self.field_selector = Some(selector.into());
-        self
-    }
-
-    /// Only objects whose labels match. An object that ceases to match arrives as [`Signal::Delete`].
-    #[must_use]
-    pub fn labels(mut self, selector: impl Into<String>) -> Self {
-        self.label_selector = Some(selector.into());
-        self
-    }
-
-    /// `metadata` alone.
-    #[must_use]
-    pub const fn metadata_only(mut self) -> Self {
-        self.metadata_only = true;
-        self
-    }
-}
 
 /// What the stream says. Between [`Signal::Listing`] and [`Signal::Listed`] lies a whole list: what a
 /// consumer knew before and didn't see there is gone. A second `Listing` without a `Listed` starts it over.
@@ -276,11 +224,8 @@ impl<T: DeserializeOwned + Send + 'static> Engine<T> {
         if !self.past.is_doubtful() {
             return false;
         }
-        // Without selectors, which a server without a cache would search the whole collection for; one by name may be
-        // all that is allowed.
-        let named = self.spec.field_selector.clone().filter(|s| s.starts_with("metadata.name="));
-        let one =
-            WatchSpec { page_size: 1, field_selector: named, label_selector: None, ..self.spec.clone() };
+        // Without labels, which a server without a cache would search the whole collection for.
+        let one = WatchSpec { page_size: 1, label_selector: None, ..self.spec.clone() };
         let uri = wire::list_uri(&one, None);
         match timeout(LOOK_BACK, self.page::<IgnoredAny>(&uri)).await {
             Ok(Ok(page)) => self.judge(&page.revision),
