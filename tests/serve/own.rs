@@ -41,6 +41,13 @@ async fn a_pod_gets_a_token_that_stands_until_it_is_gone() {
         answers.push(body);
     }
     assert_eq!(answers[0], answers[1]);
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_assertion_type", JWT_BEARER_ASSERTION),
+        ("client_assertion", unseen.as_str()),
+    ];
+    let (status, headers, body) = t.service().post("/token", &form).await;
+    assert_eq!((status, &headers["retry-after"]), (503, &http::HeaderValue::from_static("1")), "{body}");
 
     let lines = t.audit();
     let jti = claims["jti"].as_str().unwrap();

@@ -4,7 +4,7 @@
 //! answers and what only repeats a status mark nothing.
 
 use super::index::{forget, insert, toggle};
-use super::table::{Origin, Taken};
+use super::table::{Listing, Origin, Taken};
 use super::{Lane, Work, World};
 use crate::domain::{Agent, Key, Uid};
 

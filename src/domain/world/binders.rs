@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::index::toggle;
-use super::table::{Origin, Taken};
+use super::table::{Listing, Origin, Taken};
 use super::unbound::Tried;
 use super::{Lane, Source, Work, World};
 use crate::domain::guardrails::Violations;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::index::toggle;
-use super::table::{Origin, Taken};
+use super::table::{Listing, Origin, Taken};
 use super::{Lane, View, Work, World};
 use crate::domain::{Agent, Blueprint, BoundObject, Key, KindName, POD, Uid};
 

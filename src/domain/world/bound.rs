@@ -4,7 +4,7 @@
 //! deletionTimestamp was seen or a GET has confirmed it.
 
 use super::World;
-use super::table::{Origin, Taken};
+use super::table::{Listing, Origin, Taken};
 use crate::domain::{Agent, BoundObject, Key, KindName, Uid};
 
 impl World {

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::table::Origin;
+use super::table::{Listing, Origin};
 use super::{Lost, Source, Work, World};
 use crate::domain::statuslist::Mark;
 use crate::domain::{
@@ -64,26 +64,47 @@ impl Object {
 }
 
 impl World {
+    /// A source's objects; the Lease has none.
+    fn table(&self, source: &Source) -> Option<&dyn Listing> {
+        Some(match source {
+            Source::Agents => &self.agents,
+            Source::Resources => &self.resources,
+            Source::Grants => &self.grants,
+            Source::Blueprints => &self.blueprints,
+            Source::Policies => &self.policies,
+            Source::Namespaces => &self.namespaces,
+            Source::Secrets => &self.secrets,
+            Source::Trust => &self.trust,
+            Source::ServiceAccounts => &self.accounts,
+            Source::ClusterRoles => &self.cluster_roles,
+            Source::Bindings => &self.bindings,
+            Source::Lease => return None,
+            Source::Bound(kind) => self.bound.get(kind)?,
+        })
+    }
+
+    fn table_mut(&mut self, source: &Source) -> Option<&mut dyn Listing> {
+        Some(match source {
+            Source::Agents => &mut self.agents,
+            Source::Resources => &mut self.resources,
+            Source::Grants => &mut self.grants,
+            Source::Blueprints => &mut self.blueprints,
+            Source::Policies => &mut self.policies,
+            Source::Namespaces => &mut self.namespaces,
+            Source::Secrets => &mut self.secrets,
+            Source::Trust => &mut self.trust,
+            Source::ServiceAccounts => &mut self.accounts,
+            Source::ClusterRoles => &mut self.cluster_roles,
+            Source::Bindings => &mut self.bindings,
+            Source::Lease => return None,
+            Source::Bound(kind) => self.bound.get_mut(kind)?,
+        })
+    }
+
     /// A list of a source begins: what it does not hold will be found by [`World::missing`].
     pub fn begin_list(&mut self, source: &Source) {
-        match source {
-            Source::Agents => self.agents.begin_list(),
-            Source::Resources => self.resources.begin_list(),
-            Source::Grants => self.grants.begin_list(),
-            Source::Blueprints => self.blueprints.begin_list(),
-            Source::Policies => self.policies.begin_list(),
-            Source::Namespaces => self.namespaces.begin_list(),
-            Source::Secrets => self.secrets.begin_list(),
-            Source::Trust => self.trust.begin_list(),
-            Source::ServiceAccounts => self.accounts.begin_list(),
-            Source::Lease => {}
-            Source::ClusterRoles => self.cluster_roles.begin_list(),
-            Source::Bindings => self.bindings.begin_list(),
-            Source::Bound(kind) => {
-                if let Some(table) = self.bound.get_mut(kind) {
-                    table.begin_list();
-                }
-            }
+        if let Some(table) = self.table_mut(source) {
+            table.begin_list();
         }
     }
 
@@ -91,42 +112,14 @@ impl World {
     /// than the list (its resourceVersion): what a write of ours has made since.
     #[must_use]
     pub fn missing(&self, source: &Source, listed: u64) -> Vec<(Key, Uid)> {
-        match source {
-            Source::Agents => self.agents.missing(listed),
-            Source::Resources => self.resources.missing(listed),
-            Source::Grants => self.grants.missing(listed),
-            Source::Blueprints => self.blueprints.missing(listed),
-            Source::Policies => self.policies.missing(listed),
-            Source::Namespaces => self.namespaces.missing(listed),
-            Source::Secrets => self.secrets.missing(listed),
-            Source::Trust => self.trust.missing(listed),
-            Source::ServiceAccounts => self.accounts.missing(listed),
-            Source::Lease => Vec::new(),
-            Source::ClusterRoles => self.cluster_roles.missing(listed),
-            Source::Bindings => self.bindings.missing(listed),
-            Source::Bound(kind) => self.bound.get(kind).map(|t| t.missing(listed)).unwrap_or_default(),
-        }
+        self.table(source).map(|table| table.missing(listed)).unwrap_or_default()
     }
 
     /// An object that the running list held in an older version than the known one, if any: both versions, of the
     /// object whose known version is the lowest.
     #[must_use]
     pub fn ahead(&self, source: &Source) -> Option<(u64, u64)> {
-        match source {
-            Source::Agents => self.agents.ahead(),
-            Source::Resources => self.resources.ahead(),
-            Source::Grants => self.grants.ahead(),
-            Source::Blueprints => self.blueprints.ahead(),
-            Source::Policies => self.policies.ahead(),
-            Source::Namespaces => self.namespaces.ahead(),
-            Source::Secrets => self.secrets.ahead(),
-            Source::Trust => self.trust.ahead(),
-            Source::ServiceAccounts => self.accounts.ahead(),
-            Source::Lease => None,
-            Source::ClusterRoles => self.cluster_roles.ahead(),
-            Source::Bindings => self.bindings.ahead(),
-            Source::Bound(kind) => self.bound.get(kind)?.ahead(),
-        }
+        self.table(source)?.ahead()
     }
 
     /// A list has been taken in completely.
@@ -182,27 +175,11 @@ impl World {
 
     /// The watch of a source has come to a resourceVersion, by a list or a bookmark.
     pub fn reached(&mut self, source: &Source, version: u64) {
-        match source {
-            Source::Agents => {
-                self.agents.reached(version);
-                self.believe_mark();
-            }
-            Source::Resources => self.resources.reached(version),
-            Source::Grants => self.grants.reached(version),
-            Source::Blueprints => self.blueprints.reached(version),
-            Source::Policies => self.policies.reached(version),
-            Source::Namespaces => self.namespaces.reached(version),
-            Source::Secrets => self.secrets.reached(version),
-            Source::Trust => self.trust.reached(version),
-            Source::ServiceAccounts => self.accounts.reached(version),
-            Source::Lease => {}
-            Source::ClusterRoles => self.cluster_roles.reached(version),
-            Source::Bindings => self.bindings.reached(version),
-            Source::Bound(kind) => {
-                if let Some(table) = self.bound.get_mut(kind) {
-                    table.reached(version);
-                }
-            }
+        if let Some(table) = self.table_mut(source) {
+            table.reached(version);
+        }
+        if *source == Source::Agents {
+            self.believe_mark();
         }
     }
 
@@ -256,24 +233,8 @@ impl World {
 
     /// Keeps what is known of an object that could not be read.
     pub fn keep(&mut self, source: &Source, key: &Key) {
-        match source {
-            Source::Agents => self.agents.keep(key),
-            Source::Resources => self.resources.keep(key),
-            Source::Grants => self.grants.keep(key),
-            Source::Blueprints => self.blueprints.keep(key),
-            Source::Policies => self.policies.keep(key),
-            Source::Namespaces => self.namespaces.keep(key),
-            Source::Secrets => self.secrets.keep(key),
-            Source::Trust => self.trust.keep(key),
-            Source::ServiceAccounts => self.accounts.keep(key),
-            Source::Lease => {}
-            Source::ClusterRoles => self.cluster_roles.keep(key),
-            Source::Bindings => self.bindings.keep(key),
-            Source::Bound(kind) => {
-                if let Some(table) = self.bound.get_mut(kind) {
-                    table.keep(key);
-                }
-            }
+        if let Some(table) = self.table_mut(source) {
+            table.keep(key);
         }
     }
 

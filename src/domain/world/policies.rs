@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::table::{Origin, Taken};
+use super::table::{Listing, Origin, Taken};
 use super::{Lane, Work, World};
 use crate::domain::{Agent, Key, Policy, Uid};
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::index::toggle;
-use super::table::{Origin, Taken};
+use super::table::{Listing, Origin, Taken};
 use super::{Lane, Work, World};
 use crate::domain::{Grant, Key, Namespace, Resource, Selection, Uid};
 

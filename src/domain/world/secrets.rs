@@ -2,7 +2,7 @@
 //!
 //! Invariant: a Secret that no live agent has is marked as an orphan however it comes to be known.
 
-use super::table::{Origin, Taken};
+use super::table::{Listing, Origin, Taken};
 use super::{Foreign, Lane, Work, World};
 use crate::domain::{Credentials, Key};
 

@@ -66,6 +66,21 @@ pub(crate) struct Table<T> {
     ahead: Option<(u64, u64)>,
 }
 
+/// What a list or watch says of a table, whatever it holds.
+pub(crate) trait Listing {
+    /// A list begins.
+    fn begin_list(&mut self);
+    /// What the list that has just ended did not hold, although it is no newer than the list.
+    fn missing(&self, listed: u64) -> Vec<(Key, Uid)>;
+    /// Of the objects that the running list held in an older version than the known one: both versions of the one
+    /// whose known version is the lowest.
+    fn ahead(&self) -> Option<(u64, u64)>;
+    /// Notes how far the watch has come.
+    fn reached(&mut self, version: u64);
+    /// Keeps an object through the running relist although it could not be read this time.
+    fn keep(&mut self, key: &Key);
+}
+
 impl<T> Default for Table<T> {
     fn default() -> Self {
         Self { entries: HashMap::new(), epoch: 0, newest: 0, ahead: None }
@@ -117,11 +132,6 @@ impl<T: Seen> Table<T> {
         self.newest
     }
 
-    /// Notes how far the watch has come.
-    pub(crate) fn reached(&mut self, version: u64) {
-        self.newest = self.newest.max(version);
-    }
-
     /// Removes an object, if it is still the one of this UID.
     pub(crate) fn remove(&mut self, key: &Key, uid: Uid) -> Option<T> {
         if self.get(key)?.meta().uid != uid {
@@ -129,32 +139,34 @@ impl<T: Seen> Table<T> {
         }
         self.entries.remove(key).map(|e| e.object)
     }
+}
 
-    /// Keeps an object through the running relist although it could not be read this time.
-    pub(crate) fn keep(&mut self, key: &Key) {
-        if let Some(entry) = self.entries.get_mut(key) {
-            entry.epoch = self.epoch;
-        }
-    }
-
-    pub(crate) const fn begin_list(&mut self) {
+impl<T: Seen> Listing for Table<T> {
+    fn begin_list(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
         self.ahead = None;
     }
 
-    /// Of the objects that the running list held in an older version than the known one: both versions of the one
-    /// whose known version is the lowest.
-    pub(crate) const fn ahead(&self) -> Option<(u64, u64)> {
-        self.ahead
-    }
-
-    /// What the list that has just ended did not hold, although it is no newer than the list.
-    pub(crate) fn missing(&self, listed: u64) -> Vec<(Key, Uid)> {
+    fn missing(&self, listed: u64) -> Vec<(Key, Uid)> {
         self.entries
             .iter()
             .filter(|(_, e)| e.epoch != self.epoch && e.object.meta().version <= listed)
             .map(|(k, e)| (k.clone(), e.object.meta().uid))
             .collect()
+    }
+
+    fn ahead(&self) -> Option<(u64, u64)> {
+        self.ahead
+    }
+
+    fn reached(&mut self, version: u64) {
+        self.newest = self.newest.max(version);
+    }
+
+    fn keep(&mut self, key: &Key) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.epoch = self.epoch;
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::table::{Origin, Taken};
+use super::table::{Listing, Origin, Taken};
 use super::{Lane, Work, World};
 use crate::api::{TRUST_LABEL, TRUST_NAME};
 use crate::domain::{Digest, Key, Trust};
