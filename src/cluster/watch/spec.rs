@@ -41,7 +41,8 @@ impl WatchSpec {
         self
     }
 
-    /// Only objects whose labels match. An object that ceases to match arrives as [`Signal::Delete`].
+    /// Only objects whose labels match. An object that ceases to match arrives as
+    /// [`Signal::Delete`](super::Signal::Delete).
     #[must_use]
     pub fn labels(mut self, selector: impl Into<String>) -> Self {
         self.label_selector = Some(selector.into());
