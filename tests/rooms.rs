@@ -231,6 +231,14 @@ fn rooms_use_what_the_table_allows() {
 }
 
 #[test]
+fn a_room_alone_opens_with_mod_rs() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let doors = sources(&src).into_iter().filter(|file| file.ends_with("mod.rs"));
+    let rooms: BTreeSet<_> = doors.map(|file| file.parent().unwrap().to_owned()).collect();
+    assert_eq!(rooms, ROOMS.iter().map(|(room, _)| src.join(room)).collect(), "elsewhere it is <module>.rs");
+}
+
+#[test]
 fn every_way_into_another_room_is_seen() {
     for (path, source) in [
         ("api/mod.rs", "use crate::domain::World;"),
@@ -273,7 +281,7 @@ fn what_is_allowed_is_no_violation() {
         ),
         ("api/mod.rs", "const A: &str = \"\\\"\"; const B: &str = r\"crate::issue\"; const C: char = '\\'';"),
         ("api/mod.rs", "pub(crate) fn f() {} pub(super) fn g() {}"),
-        ("domain/decide/mod.rs", "use super::world; use crate::api::{AgentGrant, Reason};"),
+        ("domain/decide.rs", "use super::world; use crate::api::{AgentGrant, Reason};"),
         (
             "domain/plan.rs",
             "fn f(now: jiff::Timestamp) {} #[cfg(test)] mod tests { use std::time::Instant; }",

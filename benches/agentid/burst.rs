@@ -10,7 +10,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use crate::bed::{Bed, agents_of, cpu_seconds, quiet};
-use crate::common::{Namespace, Operator, audit, eventually, resource_for};
+use crate::common::{Namespace, Operator, audit, burst_resources, eventually};
 use crate::create::{names, per_second};
 use crate::report::{Report, percentile, say};
 use crate::watch::{GoneAgent, SeenAgent, Sightings};
@@ -49,15 +49,7 @@ pub async fn burst(bed: &Bed, report: &mut Report) {
         return;
     }
     let namespace = Namespace::for_pods(bed.control_plane(), "bench-burst").await;
-    let resources = [
-        resource_for(
-            "tickets",
-            "roles: [{name: triager}], scopes: [{name: tickets.read}, {name: tickets.write}]",
-        ),
-        resource_for("wiki", "roles: [{name: reader}]"),
-        resource_for("ledger", "roles: [{name: payer}]"),
-    ];
-    namespace.apply(&resources.concat()).await;
+    namespace.apply(&burst_resources()).await;
     namespace.apply(RIGHTS).await;
     let [mut rates, mut writes, mut cpus] = [const { Vec::new() }; 3];
     let [mut ratios, mut raws, mut ours] = [const { Vec::new() }; 3];

@@ -313,6 +313,7 @@ mod tests {
             (&["suspend", "--blueprint", ""], of(Kind::Blueprint)),
             (&["tree", "-n", ""], of(Kind::Namespace)),
             (&["init", "--agent", ""], None),
+            (&["init", "--blueprint", ""], None),
             (&["keys", "rotate", ""], None),
             (&["why", "-n", "support", ""], Some((Kind::Agent, Some("support".into()), None))),
             (

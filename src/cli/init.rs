@@ -4,37 +4,45 @@
 //! same rules first.
 
 mod manifests;
+mod questions;
 mod rules;
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use thiserror::Error;
 
 use self::manifests::{Manifest, manifests};
-use self::rules::{Sponsor, Workload, agent_name, audience, issuer, right, sponsor, trust_domain, workload};
+use self::questions::{needed, wanted};
+use self::rules::{
+    Sponsor, Workload, agent_name, audience, issuer, labels, right, service, sponsor, trust_domain, workload,
+};
 use super::look::{LookError, write};
 use super::why::object_name;
-
-/// How often a question is asked that is answered wrongly.
-const TRIES: usize = 3;
+use crate::api::IdentityPer;
 
 /// Write a first set of manifests.
 ///
 /// An AgentResource for a service, an AgentIdentity for an agent, and an AgentGrant that gives the agent rights on the
-/// service and its token as a file. What the flags don't say is asked at a terminal. They are printed, or written to a
-/// directory, one file each; files that are there are left alone without --force. Nothing is sent to a cluster.
+/// service and its token as a file; or, with --blueprint, an AgentBlueprint by which pods become agents with these
+/// rights by themselves. With --policy also an AgentPolicy that only says what it would refuse. What the flags don't say
+/// is asked at a terminal. They are printed, or written to a directory, one file each; files that are there are left
+/// alone without --force. Nothing is sent to a cluster.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("one").args(["agent", "workload", "service_account"]).multiple(true).conflicts_with("new_blueprint"))]
 #[command(after_help = "Examples:
   agentid init                                       # asks
   agentid init -n support --agent triage --workload Deployment/triage --sponsor ann@example.com \\
       --resource tickets --audience https://tickets.example.com --role triager --scope tickets.read \\
       --output-dir manifests
+  agentid init -n support --blueprint bots --pods app=bot --identity-per Pod --sponsor Group:support \\
+      --resource tickets --audience https://tickets.example.com --role reader --policy
   agentid init … | kubectl apply --dry-run=server -f -")]
 pub struct InitArgs {
-    /// The agent's namespace
+    /// The namespace of the agent, or of the pods
     #[arg(long, short, value_parser = agent_name)]
     namespace: Option<String>,
     /// The agent's name
@@ -46,11 +54,20 @@ pub struct InitArgs {
     /// The service account of its pods, to buy tokens on demand
     #[arg(long, value_name = "NAME", value_parser = object_name)]
     service_account: Option<String>,
+    /// Instead of one agent: the name of a blueprint, by which pods become agents
+    #[arg(long = "blueprint", value_name = "NAME", value_parser = agent_name)]
+    new_blueprint: Option<String>,
+    /// Which pods become agents: labels of theirs, with commas
+    #[arg(long, value_name = "LABEL=VALUE", requires = "new_blueprint", value_parser = labels)]
+    pods: Option<Labels>,
+    /// What is an agent: the pods' workload, such as their Deployment, or each pod
+    #[arg(long, value_name = "WHAT", requires = "new_blueprint", default_value = "Workload", value_parser = ["Workload", "Pod"])]
+    identity_per: String,
     /// Who answers for it: a user, or Group:NAME. May be given several times
     #[arg(long = "sponsor", value_name = "[User:|Group:]NAME", value_parser = sponsor)]
     sponsors: Vec<Sponsor>,
     /// The service's name
-    #[arg(long, value_name = "NAME", value_parser = object_name)]
+    #[arg(long, value_name = "NAME", value_parser = service)]
     resource: Option<String>,
     /// What the service takes as the audience of its tokens
     #[arg(long, value_name = "URI", value_parser = audience)]
@@ -61,6 +78,10 @@ pub struct InitArgs {
     /// A scope at the service. May be given several times, or with commas
     #[arg(long = "scope", value_name = "NAME", value_delimiter = ',', value_parser = right)]
     scopes: Vec<String>,
+    /// Write a policy too, which says (and only says) which agents of the namespace nobody answers for, and which
+    /// tokens live longer than an hour
+    #[arg(long)]
+    policy: bool,
     /// Write agentid's configuration file too, for this issuer
     #[arg(long, value_name = "URL", value_parser = issuer)]
     issuer: Option<String>,
@@ -106,18 +127,29 @@ pub enum InitError {
     Print(#[from] LookError),
 }
 
+/// Labels of pods.
+type Labels = BTreeMap<String, String>;
+
+/// Who is to be an agent.
+#[derive(Debug)]
+enum Whom {
+    /// One, that is written.
+    Agent { name: String, workload: Option<Workload>, service_account: Option<String> },
+    /// Pods, by a blueprint.
+    Pods { blueprint: String, labels: Labels, per: IdentityPer },
+}
+
 /// All that is known in the end.
 #[derive(Debug)]
 struct Plan {
     namespace: String,
-    agent: String,
-    workload: Option<Workload>,
-    service_account: Option<String>,
+    whom: Whom,
     sponsors: Vec<Sponsor>,
     resource: String,
     audience: String,
     roles: Vec<String>,
     scopes: Vec<String>,
+    policy: bool,
     issuer: Option<(String, String)>,
 }
 
@@ -145,13 +177,20 @@ impl InitArgs {
 
     fn plan(self, asks: bool) -> Result<Plan, InitError> {
         let namespace = needed(self.namespace, asks, "--namespace", "Namespace of the agent", agent_name)?;
-        let agent = needed(self.agent, asks, "--agent", "Name of the agent", agent_name)?;
-        let workload = wanted(
-            self.workload,
-            asks,
-            "Workload that it lives with, such as Deployment/triage (empty: none)",
-            workload,
-        )?;
+        let whom = match self.new_blueprint {
+            Some(blueprint) => {
+                let question = "Labels of the pods that become agents, such as app=bot";
+                let labels = needed(self.pods, asks, "--pods", question, labels)?;
+                let per = if self.identity_per == "Pod" { IdentityPer::Pod } else { IdentityPer::Workload };
+                Whom::Pods { blueprint, labels, per }
+            }
+            None => {
+                let name = needed(self.agent, asks, "--agent", "Name of the agent", agent_name)?;
+                let question = "Workload that it lives with, such as Deployment/triage (empty: none)";
+                let workload = wanted(self.workload, asks, question, workload)?;
+                Whom::Agent { name, workload, service_account: self.service_account }
+            }
+        };
         let mut sponsors = self.sponsors;
         if sponsors.is_empty() {
             sponsors.extend(wanted(
@@ -162,7 +201,7 @@ impl InitArgs {
             )?);
         }
         let resource =
-            needed(self.resource, asks, "--resource", "Name of the service that it calls", object_name)?;
+            needed(self.resource, asks, "--resource", "Name of the service that it calls", service)?;
         let audience = needed(
             self.audience,
             asks,
@@ -181,75 +220,12 @@ impl InitArgs {
             let domain = self.trust_domain.unwrap_or_else(|| rules::host(&issuer));
             (issuer, domain)
         });
-        Ok(Plan {
-            namespace,
-            agent,
-            workload,
-            service_account: self.service_account,
-            sponsors,
-            resource,
-            audience,
-            roles,
-            scopes,
-            issuer,
-        })
+        Ok(Plan { namespace, whom, sponsors, resource, audience, roles, scopes, policy: self.policy, issuer })
     }
 }
 
 fn rights(text: &str) -> Result<Vec<String>, String> {
     text.split(',').map(str::trim).map(right).collect()
-}
-
-/// What must be said.
-fn needed<T>(
-    given: Option<T>,
-    asks: bool,
-    flag: &'static str,
-    question: &'static str,
-    check: impl Fn(&str) -> Result<T, String>,
-) -> Result<T, InitError> {
-    match given {
-        Some(given) => Ok(given),
-        None if !asks => Err(InitError::Missing(flag)),
-        None => ask(&mut io::stdin().lock(), question, check)?.ok_or(InitError::NoAnswer(question)),
-    }
-}
-
-/// What may be left out.
-fn wanted<T>(
-    given: Option<T>,
-    asks: bool,
-    question: &'static str,
-    check: impl Fn(&str) -> Result<T, String>,
-) -> Result<Option<T>, InitError> {
-    if given.is_some() || !asks {
-        return Ok(given);
-    }
-    ask(&mut io::stdin().lock(), question, check)
-}
-
-/// Asks, a few times if need be; `None` for an empty answer.
-fn ask<T>(
-    input: &mut impl BufRead,
-    question: &'static str,
-    check: impl Fn(&str) -> Result<T, String>,
-) -> Result<Option<T>, InitError> {
-    for _ in 0..TRIES {
-        eprint!("{question}: ");
-        let _ = io::stderr().flush();
-        let mut line = String::new();
-        if !matches!(input.read_line(&mut line), Ok(1..)) {
-            break;
-        }
-        match line.trim() {
-            "" => return Ok(None),
-            answer => match check(answer) {
-                Ok(value) => return Ok(Some(value)),
-                Err(problem) => eprintln!("{problem}"),
-            },
-        }
-    }
-    Err(InitError::NoAnswer(question))
 }
 
 fn write_files(dir: &Path, all: &[Manifest], force: bool) -> Result<(), InitError> {

@@ -189,6 +189,38 @@ async fn a_first_set_of_manifests_makes_an_agent_that_is_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_first_set_of_manifests_with_a_blueprint_makes_agents_of_pods() {
+    let t = Test::for_pods("init-blueprint").await;
+    let (ns, dir) = (t.name.as_str(), directory("init-blueprint"));
+    let [resource, audience] = [format!("tickets-{ns}"), format!("https://tickets.{ns}.example.com")];
+    let (blueprint, dir_text) = (format!("bots-{ns}"), dir.to_string_lossy().into_owned());
+    let about = ["--resource", &resource, "--audience", &audience, "--role", "reader", "--policy"];
+    let whom = ["init", "-n", ns, "--blueprint", &blueprint, "--pods", "app=bot", "--identity-per", "Pod"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_agentid"));
+    command.args(whom).args(about).args(["--output-dir", &dir_text]).stdin(Stdio::null());
+    let (code, out, err) = run(&mut command);
+    assert_eq!(code, 0, "{err}");
+    says(&out, &["blueprint.yaml: AgentBlueprint", "policy.yaml: AgentPolicy", "Next: kubectl apply -f "]);
+
+    let cp = ControlPlane::shared();
+    let files = ["resource.yaml", "blueprint.yaml", "policy.yaml"];
+    for file in files {
+        let path = dir.join(file);
+        let (_, warnings) = cp.kubectl_with_input(&["apply", "-f", &path.to_string_lossy()], b"");
+        assert_eq!(warnings, "", "{file}");
+    }
+    t.apply(&pod("p", "app: bot, agentid.dev/agent: ''")).await;
+    t.ready("p").await;
+    t.grant_is("p", &format!("{blueprint}/{resource}"), "Held", "").await;
+    // Nobody answers for it, and the policy only says so.
+    t.condition("p", "PolicyCompliant", "False", "PolicyDenied", &[ns, "spec.require: Sponsor"]).await;
+    for file in files.iter().rev() {
+        cp.kubectl(["delete", "-f", &dir.join(file).to_string_lossy()]);
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_command_that_answers_has_its_forms() {
     let t = Test::new("forms").await;
     t.apply(&[resource("r"), agent("a", ""), grant("g", "names: [a]", "r", "")].concat()).await;

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::common::{eventually, resource_for};
+use crate::common::{burst_resources, eventually};
 use crate::kit::{PATIENCE, Stage, each};
 
 const DEPLOYMENTS: usize = 200;
@@ -62,15 +62,7 @@ fn mounted(pod: &Pod) -> impl Iterator<Item = String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_of_two_hundred_workloads_finds_its_own_secret_and_nothing_is_left_of_them() {
     let stage = Stage::new("burst-workloads", "").await;
-    let resources = [
-        resource_for(
-            "tickets",
-            "roles: [{name: triager}], scopes: [{name: tickets.read}, {name: tickets.write}]",
-        ),
-        resource_for("wiki", "roles: [{name: reader}]"),
-        resource_for("ledger", "roles: [{name: payer}]"),
-    ];
-    stage.apply(&resources.concat()).await;
+    stage.apply(&burst_resources()).await;
     stage.apply(RIGHTS).await;
     stage.phase(format_args!("{DEPLOYMENTS} Deployments are created at once"));
     let deployments = stage.api::<Deployment>();

@@ -24,7 +24,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 pub use control_plane::ControlPlane;
 pub use namespace::Namespace;
-pub use objects::{api_of, message, parse, resource_for, resource_of};
+pub use objects::{api_of, burst_resources, message, parse, resource_for, resource_of};
 pub use operator::{Operator, Setup};
 pub use process::{Process, tail};
 

@@ -67,3 +67,10 @@ pub fn resource_for(name: &str, offers: &str) -> String {
          {{kubernetes.io/metadata.name: $NS}}}}}}]}}\n"
     )
 }
+
+/// What the bursts grant: AgentResources with two scopes and a role (`tickets`), and with a role alone (`wiki`, `ledger`).
+pub fn burst_resources() -> String {
+    let tickets = "roles: [{name: triager}], scopes: [{name: tickets.read}, {name: tickets.write}]";
+    let [wiki, ledger] = ["roles: [{name: reader}]", "roles: [{name: payer}]"];
+    [resource_for("tickets", tickets), resource_for("wiki", wiki), resource_for("ledger", ledger)].concat()
+}

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::rules::configuration;
-use super::{InitError, Plan};
-use crate::api::{API_VERSION, Configuration};
+use super::rules::{Workload, configuration};
+use super::{InitError, Labels, Plan, Whom};
+use crate::api::{AGENT_LABEL, API_VERSION, Configuration, IdentityPer};
 use crate::cli::generated::yaml;
 
 /// One file.
@@ -22,27 +22,43 @@ pub(super) fn manifests(plan: &Plan) -> Result<Vec<Manifest>, InitError> {
     let object = |file, what: String, header: &str, value: Value| {
         Ok::<_, InitError>(Manifest { file, what, text: yaml(header, &[value])?, applies: true })
     };
-    let Plan { namespace, agent, resource: service, .. } = plan;
-    let mut all = vec![
-        object(
-            "resource.yaml",
-            format!("AgentResource {service}, for the platform team: what is granted, and from where"),
-            "# A service that agents may be granted rights on. Nothing is grantable by default: `allow` says from where, and what.\n",
-            resource(plan),
-        )?,
-        object(
-            "agent.yaml",
-            format!("AgentIdentity {namespace}/{agent}, for the agent's team"),
-            "# The agent. Its credentials are in the Secret of its status; `agentid mount` prints the volume for its pods.\n",
-            identity(plan),
-        )?,
-        object(
-            "grant.yaml",
-            format!("AgentGrant {namespace}/{agent}-{service}, for the agent's team"),
-            "# What the agent may do at the service. `agentid why` says what it holds, and who refuses the rest.\n",
-            grant(plan),
-        )?,
-    ];
+    let Plan { namespace, resource: service, .. } = plan;
+    let mut all = vec![object(
+        "resource.yaml",
+        format!("AgentResource {service}, for the platform team: what is granted, and from where"),
+        "# A service that agents may be granted rights on. Nothing is grantable by default: `allow` says from where, and what.\n",
+        resource(plan),
+    )?];
+    match &plan.whom {
+        Whom::Agent { name, workload, service_account } => all.extend([
+            object(
+                "agent.yaml",
+                format!("AgentIdentity {namespace}/{name}, for the agent's team"),
+                "# The agent. Its credentials are in the Secret of its status; `agentid mount` prints the volume for its pods.\n",
+                identity(plan, name, workload.as_ref(), service_account.as_deref()),
+            )?,
+            object(
+                "grant.yaml",
+                format!("AgentGrant {namespace}/{name}-{service}, for the agent's team"),
+                "# What the agent may do at the service. `agentid why` says what it holds, and who refuses the rest.\n",
+                grant(plan, name),
+            )?,
+        ]),
+        Whom::Pods { blueprint, labels, per } => all.push(object(
+            "blueprint.yaml",
+            format!("AgentBlueprint {blueprint}, for the platform team: which pods of {namespace} become agents"),
+            &format!("# Pods with these labels, and with the label {AGENT_LABEL} (its value is free), become agents by themselves.\n"),
+            template(plan, blueprint, labels, *per),
+        )?),
+    }
+    if plan.policy {
+        all.push(object(
+            "policy.yaml",
+            format!("AgentPolicy {namespace}, for the security team: what agents of {namespace} must have"),
+            "# Audit says in the statuses what would be taken away, and takes nothing; Enforce, the default, takes it.\n",
+            policy(namespace),
+        )?);
+    }
     if let Some((issuer, domain)) = &plan.issuer {
         let text = configuration(issuer, domain);
         Configuration::from_yaml(&text)?;
@@ -58,6 +74,15 @@ pub(super) fn manifests(plan: &Plan) -> Result<Vec<Manifest>, InitError> {
     Ok(all)
 }
 
+/// Only this namespace.
+fn only(namespace: &str) -> Value {
+    json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}})
+}
+
+fn sponsors(plan: &Plan) -> Value {
+    plan.sponsors.iter().map(|s| json!({"kind": s.kind, "name": s.name})).collect()
+}
+
 fn names(list: &[String]) -> Value {
     list.iter().map(|name| json!({"name": name})).collect()
 }
@@ -65,7 +90,7 @@ fn names(list: &[String]) -> Value {
 fn resource(plan: &Plan) -> Value {
     let mut spec = json!({
         "audience": plan.audience,
-        "allow": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": plan.namespace}}}],
+        "allow": [{"namespaceSelector": only(&plan.namespace)}],
     });
     for (field, list) in [("roles", &plan.roles), ("scopes", &plan.scopes)] {
         if !list.is_empty() {
@@ -76,36 +101,77 @@ fn resource(plan: &Plan) -> Value {
     json!({"apiVersion": API_VERSION, "kind": "AgentResource", "metadata": {"name": plan.resource}, "spec": spec})
 }
 
-fn identity(plan: &Plan) -> Value {
+fn identity(plan: &Plan, name: &str, workload: Option<&Workload>, account: Option<&str>) -> Value {
     let mut spec = json!({});
     if !plan.sponsors.is_empty() {
-        spec["sponsors"] = plan.sponsors.iter().map(|s| json!({"kind": s.kind, "name": s.name})).collect();
+        spec["sponsors"] = sponsors(plan);
     }
-    if let Some(w) = &plan.workload {
+    if let Some(w) = workload {
         spec["boundObjectRef"] = json!({"apiVersion": w.api_version, "kind": w.kind, "name": w.name});
     }
-    if let Some(account) = &plan.service_account {
+    if let Some(account) = account {
         spec["serviceAccountName"] = json!(account);
     }
     json!({
         "apiVersion": API_VERSION, "kind": "AgentIdentity",
-        "metadata": {"name": plan.agent, "namespace": plan.namespace}, "spec": spec,
+        "metadata": {"name": name, "namespace": plan.namespace}, "spec": spec,
     })
 }
 
-fn grant(plan: &Plan) -> Value {
+/// What is held at the service.
+fn application(plan: &Plan) -> Value {
     let mut application = json!({});
     for (field, list) in [("roles", &plan.roles), ("scopes", &plan.scopes)] {
         if !list.is_empty() {
             application[field] = json!(list);
         }
     }
+    application
+}
+
+/// Where the token is; `identity.jwt` is the agent's own.
+fn file(resource: &str) -> String {
+    if resource == "identity" { "identity-access.jwt".to_owned() } else { format!("{resource}.jwt") }
+}
+
+fn grant(plan: &Plan, agent: &str) -> Value {
     json!({
         "apiVersion": API_VERSION, "kind": "AgentGrant",
-        "metadata": {"name": format!("{}-{}", plan.agent, plan.resource), "namespace": plan.namespace},
+        "metadata": {"name": format!("{agent}-{}", plan.resource), "namespace": plan.namespace},
         "spec": {
-            "agents": {"names": [plan.agent]}, "resource": plan.resource, "application": application,
-            "secretKey": format!("{}.jwt", plan.resource),
+            "agents": {"names": [agent]}, "resource": plan.resource, "application": application(plan),
+            "secretKey": file(&plan.resource),
+        },
+    })
+}
+
+fn template(plan: &Plan, name: &str, labels: &Labels, per: IdentityPer) -> Value {
+    let mut grant = json!({"name": inherited(&plan.resource), "resource": plan.resource, "application": application(plan)});
+    // A pod's agent has no Secret: its tokens are got on demand, or as files by the sidecar.
+    if per == IdentityPer::Workload {
+        grant["secretKey"] = json!(file(&plan.resource));
+    }
+    let mut spec = json!({
+        "namespaceSelector": only(&plan.namespace), "podSelector": {"matchLabels": labels},
+        "identityPer": per.as_str(), "grants": [grant],
+    });
+    if !plan.sponsors.is_empty() {
+        spec["sponsors"] = sponsors(plan);
+    }
+    json!({"apiVersion": API_VERSION, "kind": "AgentBlueprint", "metadata": {"name": name}, "spec": spec})
+}
+
+/// An inherited grant's name: the resource's, as far as it may be so long.
+fn inherited(resource: &str) -> &str {
+    resource.get(..63).map_or(resource, |start| start.trim_end_matches(['-', '.']))
+}
+
+fn policy(namespace: &str) -> Value {
+    json!({
+        "apiVersion": API_VERSION, "kind": "AgentPolicy", "metadata": {"name": namespace},
+        "spec": {
+            "enforcement": "Audit", "match": {"namespaceSelector": only(namespace)},
+            "require": ["Sponsor"], "limits": {"tokenLifetime": "1h"},
         },
     })
 }

@@ -4,6 +4,7 @@
 
 use http::Uri;
 
+use super::Labels;
 use crate::cli::why::object_name;
 
 /// What an agent lives and dies with.
@@ -37,6 +38,12 @@ pub(super) fn agent_name(text: &str) -> Result<String, String> {
     if name.len() <= 63 { Ok(name) } else { Err("a name has at most 63 characters".to_owned()) }
 }
 
+/// The name of a service: with an agent's before it, it is a grant's.
+pub(super) fn service(text: &str) -> Result<String, String> {
+    let name = object_name(text)?;
+    if name.len() <= 180 { Ok(name) } else { Err("a service's name has at most 180 characters".to_owned()) }
+}
+
 /// `Kind/name`.
 pub(super) fn workload(text: &str) -> Result<Workload, String> {
     let wrong = || {
@@ -60,6 +67,29 @@ pub(super) fn sponsor(text: &str) -> Result<Sponsor, String> {
         return Err("a sponsor is one line of at most 256 characters, such as ann@example.com".to_owned());
     }
     Ok(Sponsor { kind, name: name.to_owned() })
+}
+
+/// `label=value`, one or more.
+pub(super) fn labels(text: &str) -> Result<Labels, String> {
+    text.split(',').map(|term| label(term.trim())).collect()
+}
+
+fn label(term: &str) -> Result<(String, String), String> {
+    let ends = |s: &str| {
+        let end = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        end(s.bytes().next()) && end(s.bytes().last())
+    };
+    let name = |s: &str| {
+        s.len() <= 63 && ends(s) && s.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c))
+    };
+    let key = |s: &str| match s.split_once('/') {
+        Some((prefix, rest)) => object_name(prefix).is_ok() && name(rest),
+        None => name(s),
+    };
+    match term.split_once('=') {
+        Some((k, v)) if key(k) && (v.is_empty() || name(v)) => Ok((k.to_owned(), v.to_owned())),
+        _ => Err("write labels with their values, such as app=bot,tier=back".to_owned()),
+    }
 }
 
 /// A role or a scope (RFC 6749 §3.3).

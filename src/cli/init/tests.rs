@@ -1,3 +1,4 @@
+use super::questions::ask;
 use super::*;
 
 fn args(more: &[&str]) -> InitArgs {
@@ -54,6 +55,71 @@ fn what_is_written_says_what_was_asked_for() {
     );
 }
 
+const BLUEPRINT: &[&str] = &[
+    "-n",
+    "support",
+    "--blueprint",
+    "bots",
+    "--pods",
+    "app=bot, example.com/tier=",
+    "--sponsor",
+    "Group:support",
+    "--resource",
+    "tickets",
+    "--audience",
+    "https://tickets.example.com",
+    "--role",
+    "reader",
+    "--policy",
+];
+
+#[test]
+fn pods_become_agents_by_a_blueprint() {
+    let written = |more: &[&str]| {
+        let all = manifests(&args(&[BLUEPRINT, more].concat()).plan(false).unwrap()).unwrap();
+        let files: Vec<_> = all.iter().map(|m| m.file).collect();
+        assert_eq!(files, ["resource.yaml", "blueprint.yaml", "policy.yaml"]);
+        let blueprint: crate::api::AgentBlueprint = serde_yaml::from_str(&all[1].text).unwrap();
+        let policy: crate::api::AgentPolicy = serde_yaml::from_str(&all[2].text).unwrap();
+        (blueprint.spec, policy.spec)
+    };
+    let (blueprint, policy) = written(&[]);
+    let labels = blueprint.pod_selector.unwrap().match_labels;
+    let labels: Vec<_> = labels.iter().map(|(k, v)| (k.as_str(), v.0.as_str())).collect();
+    assert_eq!(labels, [("app", "bot"), ("example.com/tier", "")]);
+    assert_eq!(blueprint.namespace_selector, policy.matches.unwrap().namespace_selector.unwrap());
+    assert_eq!(blueprint.sponsors.len(), 1);
+    assert_eq!(blueprint.identity_per, Some(IdentityPer::Workload));
+    assert_eq!(blueprint.grants[0].secret_key.as_deref(), Some("tickets.jwt"));
+    assert_eq!(policy.enforcement, Some(crate::api::Enforcement::Audit));
+
+    let (blueprint, _) = written(&["--identity-per", "Pod"]);
+    assert_eq!(blueprint.identity_per, Some(IdentityPer::Pod));
+    assert_eq!(blueprint.grants[0].secret_key, None);
+}
+
+#[test]
+fn a_service_called_identity_does_not_take_the_identity_tokens_file() {
+    let mut line = ALL.to_vec();
+    *line.iter_mut().find(|word| **word == "tickets").unwrap() = "identity";
+    let plan = args(&line).plan(false).unwrap();
+    assert_eq!(plan.resource, "identity", "{line:?}");
+    let grant: crate::api::AgentGrant = serde_yaml::from_str(&manifests(&plan).unwrap()[2].text).unwrap();
+    assert_eq!(grant.spec.secret_key.as_deref(), Some("identity-access.jwt"));
+}
+
+#[test]
+fn one_agent_or_a_blueprint_not_both() {
+    use clap::Parser;
+    for more in [&["--agent", "a"][..], &["--workload", "Pod/p"], &["--service-account", "s"]] {
+        let line = ["agentid", "init"].iter().chain(BLUEPRINT).chain(more);
+        assert!(crate::cli::Cli::try_parse_from(line).is_err(), "{more:?}");
+    }
+    assert!(crate::cli::Cli::try_parse_from(["agentid", "init", "--pods", "app=bot"]).is_err());
+    let no_pods = args(&[&BLUEPRINT[..4], &BLUEPRINT[6..]].concat()).plan(false).unwrap_err();
+    assert_eq!(no_pods.to_string(), "--pods must be given: there is no terminal to ask at");
+}
+
 #[test]
 fn what_is_missing_is_named_where_nobody_can_be_asked() {
     let missing = args(&["-n", "support", "--agent", "a", "--resource", "r"]).plan(false).unwrap_err();
@@ -88,6 +154,10 @@ fn bad_input_is_refused() {
     assert!(issuer("https://agents.example.com").is_ok() && issuer("http://agents.example.com").is_err());
     assert!(trust_domain("Bad Domain").is_err());
     assert!(agent_name(&"a".repeat(64)).is_err());
+    assert!(service(&"a".repeat(180)).is_ok() && service(&"a".repeat(181)).is_err());
+    for bad in ["app", "app=-", "=bot", "app=bot,", "a b=c", "/app=bot", "Example.com/app=bot", "app=a=b"] {
+        assert!(labels(bad).is_err(), "{bad}");
+    }
 }
 
 #[test]

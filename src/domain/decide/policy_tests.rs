@@ -1,7 +1,7 @@
-//! What policies take: one row for each rule, and the product of everything that meets.
+//! What policies take: one row for each rule.
 
 use super::*;
-use crate::domain::testing::{Cluster, GRANT, RESOURCE};
+use crate::domain::testing::{Cluster, GRANT};
 use crate::domain::{Digest, Lane, Source, Work};
 
 fn policy(spec: &str) -> String {
@@ -284,112 +284,6 @@ fn what_cannot_be_understood_leaves_the_last_reading() {
     assert_eq!(&*status(&c).reason, "Invalid");
     c.relist(&Source::Policies);
     assert_eq!(said(&c.decide("ns", "a")).0.unwrap().reason, Reason::Suspended);
-}
-
-/// Every grant form × verdict of a policy × state of the agent × allowance of the resource, against what it must be,
-/// said simply.
-#[test]
-fn the_product_of_all_that_meets() {
-    let forms: &[(&str, bool, &[&str])] = &[
-        ("application: {roles: [reader]}", false, &["reader"]),
-        ("application: {scopes: [x.read]}", false, &["x.read"]),
-        ("application: {roles: [reader, writer], scopes: [x.read]}", false, &["reader", "writer", "x.read"]),
-        ("application: {}", false, &[]),
-        ("delegation: {issuer: \"https://agentid.example.com\", scopes: [x.read]}", true, &["x.read"]),
-    ];
-    // What it takes of the agent; of grants in a mode (application, delegation); which names.
-    type Takes = (Option<Reason>, [bool; 2], &'static [&'static str]);
-    let verdicts: &[(&str, Takes)] = &[
-        ("suspend: false", (None, [false, false], &[])),
-        ("suspend: true", (Some(Reason::Suspended), [false, false], &[])),
-        ("require: [Sponsor]", (Some(Reason::RequirementMissing), [false, false], &[])),
-        ("limits: {agentLifetime: 1m}", (Some(Reason::Expired), [false, false], &[])),
-        ("limits: {grantLifetime: 1m}", (None, [true, true], &[])),
-        ("match: {resources: [\"r?s\"]}, suspend: true", (None, [true, true], &[])),
-        ("deny: [{resources: [\"*\"]}]", (None, [true, true], &[])),
-        ("deny: [{modes: [Application]}]", (None, [true, false], &[])),
-        ("deny: [{modes: [Delegation], resources: [res]}]", (None, [false, true], &[])),
-        ("deny: [{roles: [writer]}]", (None, [false, false], &["writer"])),
-        ("deny: [{roles: [\"*\"]}]", (None, [false, false], &["reader", "writer"])),
-        ("deny: [{scopes: [\"x.*\"]}]", (None, [false, false], &["x.read"])),
-        (
-            "deny: [{roles: [\"*\"], scopes: [\"*\"]}]",
-            (None, [false, false], &["reader", "writer", "x.read"]),
-        ),
-        ("match: {resources: [nil]}, deny: [{resources: [\"*\"]}]", (None, [false, false], &[])),
-    ];
-    let agents: &[(&str, Option<Reason>)] = &[
-        ("", None),
-        ("suspend: true", Some(Reason::Suspended)),
-        ("expiresAt: 2027-01-15T07:00:00Z", Some(Reason::Expired)),
-    ];
-    let allowances: &[(&str, &[&str])] = &[
-        ("[{namespaceSelector: {}, modes: [Application, Delegation]}]", &["reader", "writer", "x.read"]),
-        (
-            "[{namespaceSelector: {}, roles: [writer], scopes: [x.read], modes: [Application, Delegation]}]",
-            &["writer", "x.read"],
-        ),
-        ("[{namespaceSelector: {matchLabels: {team: b}}}]", &["none"]),
-    ];
-    let mut rows = 0;
-    for (form, delegated, asked) in forms {
-        for (verdict, (agent_reason, whole, taken)) in verdicts {
-            for (agent, state) in agents {
-                for (allow, allowed) in allowances {
-                    for audit in [false, true] {
-                        let row = format!("{form} | {verdict} | {agent} | {allow} | {audit}");
-                        rows += 1;
-                        let mut c = Cluster::new();
-                        c.namespace("ns", &[("team", "a")]);
-                        c.apply(&format!(
-                            "{{kind: AgentIdentity, metadata: {{name: a, namespace: ns}}, spec: {{{agent}}}}}"
-                        ));
-                        c.apply(&RESOURCE.replace("[{namespaceSelector: {matchLabels: {team: a}}}]", allow));
-                        c.apply(&format!("{{kind: AgentGrant, metadata: {{name: g, namespace: ns}}, spec: {{agents: {{names: [a]}}, resource: res, {form}}}}}"));
-                        let enforcement = if audit { "enforcement: Audit, " } else { "" };
-                        c.apply(&policy(&format!("{enforcement}{verdict}")));
-                        c.deliver();
-                        c.advance(60);
-                        let d = c.decide("ns", "a");
-
-                        let refused = state.or(agent_reason.filter(|_| !audit));
-                        assert_eq!(said(&d).0.map(|r| r.reason), refused, "{row}");
-                        let open: Vec<_> = asked.iter().filter(|n| allowed.contains(n)).copied().collect();
-                        let allowed = *allowed != ["none"] && (asked.is_empty() || !open.is_empty());
-                        let left: Vec<_> = open.iter().filter(|n| !taken.contains(n)).copied().collect();
-                        let denied = whole[usize::from(*delegated)] || (left.is_empty() && !open.is_empty());
-                        let touched = allowed && (denied || left != open);
-                        let wanted = match (allowed, audit) {
-                            (false, _) => None,
-                            (true, true) => Some(open.join(" ")),
-                            (true, false) => (!denied).then(|| left.join(" ")),
-                        };
-                        assert_eq!(held(&d), wanted, "{row}");
-                        let objections = match (audit, state, agent_reason) {
-                            // Nobody loses to a policy what something else has taken.
-                            (_, Some(_), _) => (0, 0),
-                            (false, None, Some(_)) => (1, 0),
-                            (false, None, None) => (usize::from(touched), 0),
-                            (true, None, Some(_)) => (0, 1 + usize::from(touched)),
-                            (true, None, None) => (0, usize::from(touched)),
-                        };
-                        assert_eq!((d.denied.len(), d.audited.len()), objections, "{row}");
-                        let reason = said(&d).1.map(|r| r.reason);
-                        if touched && !audit {
-                            let by_policy = matches!(
-                                reason,
-                                Some(Reason::PolicyDenied | Reason::Suspended | Reason::Expired)
-                            );
-                            assert!(by_policy, "{row}: {reason:?}");
-                        } else {
-                            assert_ne!(reason, Some(Reason::PolicyDenied), "{row}");
-                        }
-                    }
-                }
-            }
-        }
-    }
-    assert_eq!(rows, 5 * 14 * 3 * 3 * 2);
 }
 
 #[test]

@@ -345,6 +345,8 @@ impl Clock {
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
+mod product_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod user_tests;
