@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing is written; a check that could not be made is said and is no pass.
 
+mod bindings;
 mod findings;
 mod observe;
 mod print;
@@ -71,7 +72,9 @@ impl DoctorArgs {
         let scope =
             Scope { namespace: self.namespace.as_deref(), trust_domain: seen.trust_domain.as_deref() };
         let notes = seen.notes();
-        let missed = seen.whole.unseen.len();
+        // What can't be read was not looked at either.
+        let left_out = seen.whole.skipped.iter().filter(|s| scope.has(&s.key.namespace)).count();
+        let missed = seen.whole.unseen.len() + left_out;
         let report = examine(&mut seen.whole.world, &others, &scope, notes, Timestamp::now());
         print_objects(self.output, &report, findings::Report::names, findings::Report::text)?;
         match (report.findings.len(), missed + others.missed.len()) {

@@ -16,7 +16,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use thiserror::Error;
 
-use self::compare::compare;
+use self::compare::{Summary, compare};
 use self::documents::DocumentError;
 use super::connection::Connection;
 use super::look::{LookError, Output, print_objects};
@@ -55,7 +55,7 @@ pub struct TestArgs {
     /// How to print the answer
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// Fail (exit code 1) if anybody would lose anything
+    /// Fail (exit code 1) if anybody would lose anything, or if that can't be told of all agents
     #[arg(long)]
     fail_on_loss: bool,
     /// The operator's configuration file; the defaults when absent
@@ -101,6 +101,9 @@ pub enum PolicyError {
     /// `--fail-on-loss`.
     #[error("{0} agents would lose something")]
     Loss(usize),
+    /// `--fail-on-loss`, and not all could be seen.
+    #[error("of {0} agents it can't be told whether they would lose something: see the notes")]
+    Untold(usize),
     /// Standard output can't be written.
     #[error(transparent)]
     Print(#[from] LookError),
@@ -138,10 +141,17 @@ impl TestArgs {
         let seen = whole(&clients.write, config).await?;
         let report = compare(seen, &policies, assumed, Timestamp::now());
         print_objects(self.output, &report, compare::Report::names, compare::Report::text)?;
-        match report.summary.agents_losing {
-            n if n > 0 && self.fail_on_loss => Err(PolicyError::Loss(n)),
-            _ => Ok(()),
-        }
+        verdict(&report.summary, self.fail_on_loss)
+    }
+}
+
+/// What the command's end says; `strict`: `--fail-on-loss`.
+const fn verdict(summary: &Summary, strict: bool) -> Result<(), PolicyError> {
+    match (summary.agents_losing, summary.agents_unknown) {
+        (0, 0) => Ok(()),
+        _ if !strict => Ok(()),
+        (0, n) => Err(PolicyError::Untold(n)),
+        (n, _) => Err(PolicyError::Loss(n)),
     }
 }
 

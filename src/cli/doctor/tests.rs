@@ -102,11 +102,18 @@ fn each_kind_of_binding() {
             let found: Vec<_> = looked(&mut c, &others, scope).findings.iter().map(|f| f.check).collect();
             assert_eq!(found, Vec::from_iter(wanted), "{namespace:?} {kind} {subject} {scope:?}");
         }
-        // What we bind ourselves is no finding.
-        let labels = &mut others.bindings.last_mut().unwrap().metadata.labels;
-        labels.insert("app.kubernetes.io/managed-by".to_owned(), "agentid".to_owned());
-        let found = looked(&mut c, &others, None).findings;
-        assert!(found.iter().all(|f| f.check == BroadRights), "{found:?}");
+        // What the operator keeps is no finding: users, in a namespace, by a grant. A label alone changes nothing.
+        let mut labelled = |label: &str, value: &str| {
+            let labels = &mut others.bindings.last_mut().unwrap().metadata.labels;
+            labels.insert(label.to_owned(), value.to_owned());
+            looked(&mut c, &others, None).findings.iter().map(|f| f.check).collect::<Vec<_>>()
+        };
+        let row = format!("{namespace:?} {kind} {subject}");
+        assert_eq!(labelled("app.kubernetes.io/managed-by", "agentid"), Vec::from_iter(all), "{row}");
+        assert_eq!(labelled("agentid.dev/grant", "x"), Vec::from_iter(all), "{row}");
+        let kept = all == Some(BoundByHand) && kind == "User" && !namespace.is_empty();
+        let uid = "00000000-0000-4000-8000-000000000001";
+        assert_eq!(labelled("agentid.dev/grant", uid), Vec::from_iter(all.filter(|_| !kept)), "{row}");
     }
 }
 

@@ -174,7 +174,8 @@ fn loss(decision: &Decision, grant: Option<&GrantDecision>, refusal: Option<&Ref
 fn lost(old: &Decision, new: &Decision, summary: &mut Summary) -> Vec<Loss> {
     match (&old.standing, &new.standing) {
         (Standing::Allowed, Standing::Allowed) => {}
-        (Standing::Allowed, Standing::Refused(refusal)) => {
+        // A policy is asked before what can't be seen, so it can stop those of whom nothing was told.
+        (Standing::Allowed | Standing::Unknown(_), Standing::Refused(refusal)) => {
             summary.agents_withdrawn += 1;
             return vec![loss(new, None, Some(refusal))];
         }

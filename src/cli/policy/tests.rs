@@ -167,3 +167,36 @@ fn the_policy_of_the_name_is_replaced() {
     let (value, _) = test(&old("match: {namespaceSelector: {matchLabels: {x: y1}}}, suspend: true"));
     assert_eq!((&value["summary"]["agentsLosing"], &value["policies"][0]["matched"]), (&json!(0), &json!(0)));
 }
+
+#[test]
+fn who_cannot_be_told_is_no_pass_and_can_still_be_stopped() {
+    let report = |yaml: &str| {
+        let mut seen = seen();
+        let spec = json!({"boundObjectRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}});
+        // Deployments could not be listed.
+        take::<WireAgent>(
+            &mut seen.world,
+            &Source::Agents,
+            json!({"metadata": meta(Some("ns"), "c", 7), "spec": spec}),
+        );
+        compare(seen, &read(yaml).unwrap(), true, jiff::Timestamp::now())
+    };
+    let policy = |spec: &str| {
+        format!(
+            "apiVersion: agentid.dev/v1alpha1\nkind: AgentPolicy\nmetadata: {{name: p}}\nspec: {{{spec}}}\n"
+        )
+    };
+    let harmless = report(&policy("limits: {agentLifetime: 87600h}"));
+    assert_eq!((harmless.summary.agents_losing, harmless.summary.agents_unknown), (0, 1));
+    let outcome = |report: &super::compare::Report| super::verdict(&report.summary, true);
+    assert!(matches!(outcome(&harmless), Err(super::PolicyError::Untold(1))));
+    assert!(super::verdict(&harmless.summary, false).is_ok());
+    let stopped = report(&policy("suspend: true"));
+    assert_eq!(
+        stopped.names(),
+        ["a", "b", "c"].map(|name| format!("agentidentity.agentid.dev/{name}")),
+        "a policy is asked before what an agent is bound to"
+    );
+    assert_eq!((stopped.summary.agents_withdrawn, stopped.summary.agents_unknown), (3, 0));
+    assert!(matches!(outcome(&stopped), Err(super::PolicyError::Loss(3))));
+}
