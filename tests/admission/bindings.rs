@@ -1,9 +1,10 @@
 //! Nobody but the operator binds roles to agents.
 
+use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::common::Namespace;
-use crate::{AGENT, ALL, OPERATOR, binding, control_plane, person, user};
+use crate::common::{Namespace, api_of};
+use crate::{AGENT, ALL, OPERATOR, agent, binding, control_plane, person, user};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_binds_agents() {
@@ -48,4 +49,22 @@ async fn what_the_operator_has_bound_may_be_changed_otherwise() {
         {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}]});
     ann.changes(&ns, &ours, subjects).await;
     ann.changes(&ns, &ours, json!({"subjects": []})).await;
+}
+
+/// The API server honours a binding until its last finalizer is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_out_takes_no_agent_in() {
+    let (cp, _turn) = control_plane().await;
+    let ns = Namespace::new(cp, "parting").await;
+    let (ann, agent) = (person(cp, "ann").await, agent(cp).await);
+    let theirs = binding("RoleBinding", "parting", "", &[("User", "ann")]);
+    let held = theirs.replace("metadata: {", "metadata: {finalizers: [example.com/held], ");
+    let object = ann.creates(&ns, &held).await;
+    api_of(ann.client.clone(), &object).delete("parting", &DeleteParams::default()).await.unwrap();
+    let subject = |name: &str| json!({"subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}]});
+    ann.cannot_change(&ns, &theirs, subject(AGENT), &["parting", AGENT]).await;
+    agent.cannot_change(&ns, &theirs, subject("ed"), &["parting", "no agent may write it"]).await;
+    // Whoever keeps it goes on: other subjects, and the finalizer's end.
+    ann.changes(&ns, &theirs, subject("ed")).await;
+    ann.changes(&ns, &theirs, json!({"metadata": {"finalizers": null}})).await;
 }

@@ -120,7 +120,6 @@ fn bindings(settings: &Settings) -> Policy {
             format!("request.userInfo.username != {}", text(&settings.operator())),
         )],
         variables: vec![
-            leaving(),
             ("before", "oldObject == null ? [] : oldObject.?subjects.orValue([])".to_owned()),
             (
                 "agents",
@@ -134,7 +133,8 @@ fn bindings(settings: &Settings) -> Policy {
         ],
         body: Body::Validate {
             checks: vec![(
-                "variables.leaving || size(variables.agents) == 0".to_owned(),
+                // What is on its way out still binds; and nobody who cleans up adds a subject.
+                "size(variables.agents) == 0".to_owned(),
                 format!(
                     "{OBJECT} + ': subjects: ' + variables.agents[0].kind + ' ' + variables.agents[0].name + ' is \
                      agents\\', whom agentid alone binds: write an AgentGrant on an AgentResource with kubernetes: {{}} instead'"
@@ -161,7 +161,8 @@ fn agents() -> Policy {
         variables: vec![leaving()],
         body: Body::Validate {
             checks: vec![(
-                "variables.leaving".to_owned(),
+                // Roles and bindings that are on their way out still give rights.
+                format!("variables.leaving && request.resource.group != {}", text(RBAC)),
                 format!(
                     "{OBJECT} + ': no agent may write it, whatever its roles say: ' + request.userInfo.username + \
                      ' is an agent; let a person or another service account do it'"

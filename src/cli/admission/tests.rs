@@ -29,6 +29,8 @@ fn no_policy_sees_deletions_or_statuses() {
     assert_eq!(policies.len(), 9);
     for policy in policies {
         let name = &policy["metadata"]["name"];
+        let bound = objects.iter().filter(|o| o["spec"]["policyName"] == *name).count();
+        assert_eq!(bound, 1, "{name} has one binding");
         let rules = policy["spec"]["matchConstraints"]["resourceRules"].as_array().unwrap();
         assert!(!rules.is_empty(), "{name}");
         for rule in rules {
@@ -43,11 +45,13 @@ fn no_policy_sees_deletions_or_statuses() {
                 assert!(!resource.ends_with("/status") && !resource.ends_with("/*"), "{name}: {rule}");
             }
         }
+        // A binding on its way out still binds, and nobody who cleans up adds a subject.
+        if name == "agentid-bindings" {
+            continue;
+        }
         assert_eq!(policy["spec"]["variables"][0]["name"], "leaving", "{name}");
         let says = |field: &str| policy["spec"][field].to_string().contains("variables.leaving");
         assert!(says("validations") || says("mutations"), "{name} asks what is on its way out");
-        let bound = objects.iter().filter(|o| o["spec"]["policyName"] == *name).count();
-        assert_eq!(bound, 1, "{name} has one binding");
     }
 }
 
