@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use clap::Args;
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -63,6 +64,20 @@ pub enum KubeAuthConfigError {
     /// One that was named is not.
     #[error("AgentResource {0} does not exist or has no spec.kubernetes: name one that has, or none")]
     NotThisCluster(String),
+    /// Tokens for its audience are another service's.
+    #[error(
+        "the audience {audience} of AgentResource {name} is that of the older AgentResource {holder}, which is not this \
+         cluster: what agents hand to that service would be a login; create {name} anew with another audience, or name \
+         the AgentResources that are meant"
+    )]
+    Taken {
+        /// The AgentResource.
+        name: String,
+        /// Its audience.
+        audience: String,
+        /// Whose it is.
+        holder: String,
+    },
     /// The namespaces say different CAs.
     #[error(
         "the ConfigMaps {TRUST_NAME} say different CAs: try again when a roll-over has reached all, or name a namespace in \
@@ -120,10 +135,28 @@ fn audiences(all: &[AgentResource], wanted: &[String]) -> Result<Vec<String>, Ku
         return Err(KubeAuthConfigError::NotThisCluster(missing.clone()));
     }
     let chosen = ours.iter().filter(|r| wanted.is_empty() || wanted.iter().any(|w| named(r, w)));
-    let mut audiences: Vec<_> = chosen.map(|r| r.spec.audience.clone()).collect();
+    let mut audiences = Vec::new();
+    for resource in chosen {
+        let audience = &resource.spec.audience;
+        if let Some(holder) = holder(all, audience).filter(|h| h.spec.kubernetes.is_none()) {
+            return Err(KubeAuthConfigError::Taken {
+                name: resource.name_any(),
+                audience: audience.clone(),
+                holder: holder.name_any(),
+            });
+        }
+        audiences.push(audience.clone());
+    }
     audiences.sort_unstable();
     audiences.dedup();
     if audiences.is_empty() { Err(KubeAuthConfigError::None) } else { Ok(audiences) }
+}
+
+/// Whose an audience is: the oldest's that has it, then the one's of the lower UID.
+fn holder<'a>(all: &'a [AgentResource], audience: &str) -> Option<&'a AgentResource> {
+    let rivals =
+        all.iter().filter(|r| r.spec.audience == audience && r.metadata.deletion_timestamp.is_none());
+    rivals.min_by_key(|r| (r.metadata.creation_timestamp.clone(), r.metadata.uid.clone()))
 }
 
 fn document(issuer: &str, discovery: Option<&str>, authority: Option<&str>, audiences: &[String]) -> Value {
@@ -193,6 +226,25 @@ mod tests {
             assert!(error.contains(wrong) && error.contains("spec.kubernetes"), "{error}");
         }
         assert!(audiences(&all[2..], &[]).unwrap_err().to_string().contains("kubernetes: {}"));
+    }
+
+    #[test]
+    fn an_audience_of_an_older_service_is_no_login() {
+        let born = |mut r: AgentResource, second: i64| {
+            let at = jiff::Timestamp::from_second(second).unwrap();
+            r.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at));
+            r
+        };
+        let cluster = born(resource("cluster", "x", true), 2);
+        let mut all = [cluster.clone(), born(resource("vault", "x", false), 1), resource("b", "y", true)];
+        let error = audiences(&all, &[]).unwrap_err().to_string();
+        assert!(error.contains("cluster") && error.contains("older AgentResource vault"), "{error}");
+        assert_eq!(audiences(&all, &["b".to_owned()]).unwrap(), ["y"]);
+        // A younger one takes nothing, and one that is this cluster too may share.
+        all[1] = born(resource("vault", "x", false), 3);
+        assert_eq!(audiences(&all, &[]).unwrap(), ["x", "y"]);
+        all[1] = born(resource("vault", "x", true), 1);
+        assert_eq!(audiences(&all, &[]).unwrap(), ["x", "y"]);
     }
 
     #[test]
