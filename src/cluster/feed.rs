@@ -186,7 +186,8 @@ impl Feeder {
                     }
                 }
                 Signal::Listed(revision) => {
-                    if let Some(proof) = self.older_than_known(&revision).filter(|_| self.is_of_etcd()) {
+                    if let Some(proof) = self.older_than_known(&revision).filter(|_| self.source.is_of_etcd())
+                    {
                         return self.world.give_up(proof);
                     }
                     self.listed(&revision).await;
@@ -209,19 +210,12 @@ impl Feeder {
                     tracing::warn!(source = %self.source, class = %error.class(), %error, "watch failed");
                     self.lost(lost(&error));
                 }
-                Signal::Rewound(proof) if self.is_of_etcd() => return self.world.give_up(proof),
+                Signal::Rewound(proof) if self.source.is_of_etcd() => return self.world.give_up(proof),
                 // The list that follows says what is there.
                 Signal::Rewound(proof) => tracing::debug!(source = %self.source, %proof, "it counts anew"),
             }
             self.world.tell();
         }
-    }
-
-    /// Whether resourceVersions are etcd's, and so comparable. A kind that is bound may be one of an aggregated API
-    /// server, which counts as it likes; the cluster's own kinds and ours are not.
-    fn is_of_etcd(&self) -> bool {
-        let Source::Bound(kind) = &self.source else { return true };
-        ["v1/", "apps/", "batch/"].iter().any(|own| kind.starts_with(own))
     }
 
     /// Whether a list held an object as it was before it was what we know: a backup can be restored with its
@@ -247,7 +241,7 @@ impl Feeder {
     }
 
     async fn listed(&self, revision: &str) {
-        let revision = revision.parse().ok().filter(|_| self.is_of_etcd()).unwrap_or(u64::MAX);
+        let revision = revision.parse().ok().filter(|_| self.source.is_of_etcd()).unwrap_or(u64::MAX);
         let missing = self.world.read().missing(&self.source, revision);
         for chunk in missing.chunks(CHUNK) {
             {

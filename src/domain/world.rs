@@ -232,4 +232,6 @@ impl World {
 }
 
 #[cfg(test)]
+mod bound_tests;
+#[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! deletionTimestamp was seen or a GET has confirmed it.
 
 use super::World;
+use super::source::kind_is_of_etcd;
 use super::table::{Listing, Origin, Taken};
 use crate::domain::{Agent, BoundObject, Key, KindName, Uid};
 
@@ -11,7 +12,8 @@ impl World {
     pub(super) fn take_bound(&mut self, kind: &KindName, object: BoundObject, origin: Origin) {
         let Some(table) = self.bound.get_mut(kind) else { return };
         let key = object.meta.key.clone();
-        if origin == Origin::Watch {
+        let counted = kind_is_of_etcd(kind);
+        if origin == Origin::Watch && counted {
             table.reached(object.meta.version);
         }
         // The answer of a GET may come late; it is no list's word.
@@ -24,7 +26,12 @@ impl World {
         // What the watch does not select it does not see deleted either: however far it has come, it does not
         // contradict the answer of a GET.
         let origin = if object.unselected { Origin::Watch } else { origin };
-        match table.take(object, origin) {
+        let taken = if origin == Origin::Watch && !counted {
+            table.replace(object)
+        } else {
+            table.take(object, origin)
+        };
+        match taken {
             Taken::Stale => {}
             Taken::Replaced(old) if (old.meta.uid, old.finished, old.unselected) == now => {
                 if old.labels != labels {
@@ -43,7 +50,9 @@ impl World {
 
     pub(super) fn remove_bound(&mut self, kind: &KindName, key: &Key, uid: Uid, version: u64) {
         let Some(table) = self.bound.get_mut(kind) else { return };
-        table.reached(version);
+        if kind_is_of_etcd(kind) {
+            table.reached(version);
+        }
         if let Some(old) = table.remove(key, uid) {
             if old.meta.deleting {
                 self.note_gone(kind, key, uid);

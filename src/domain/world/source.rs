@@ -69,12 +69,24 @@ impl Source {
     /// The sources of the operator that hold back only what needs them, beside the bound kinds.
     pub const BESIDE: [Self; 2] = [Self::ClusterRoles, Self::Bindings];
 
+    /// Whether resourceVersions are etcd's, and so comparable. A kind that is bound may be one of an aggregated API
+    /// server, which counts as it likes; the cluster's own kinds and ours are not.
+    #[must_use]
+    pub fn is_of_etcd(&self) -> bool {
+        let Self::Bound(kind) = self else { return true };
+        kind_is_of_etcd(kind)
+    }
+
     /// Whether what an agent holds is decided by it. The trust ConfigMaps decide nothing; service accounts and
     /// the Lease decide who asks and what a status list says.
     #[must_use]
     pub const fn decides(&self) -> bool {
         !matches!(self, Self::Trust | Self::ServiceAccounts | Self::Lease | Self::Bindings)
     }
+}
+
+pub(super) fn kind_is_of_etcd(kind: &KindName) -> bool {
+    ["v1/", "apps/", "batch/"].iter().any(|own| kind.starts_with(own))
 }
 
 impl fmt::Display for Source {
