@@ -35,7 +35,7 @@ issuer: https://agents.example.com
 trustDomain: agents.example.com
 limits: {tokenLifetime: 1h, minTokenLifetime: 61s}
 agentUserDomains: [agents.example.com]
-kubernetes: {bindableRoles: [behave-reader, behave-widened, behave-many, behave-exec]}
+kubernetes: {bindableRoles: [behave-reader, behave-widened, behave-gathered, behave-many, behave-exec]}
 boundKinds:
 - {apiVersion: v1, kind: Pod}
 - {apiVersion: batch/v1, kind: Job}

@@ -182,6 +182,34 @@ async fn a_role_that_becomes_too_wide_is_withdrawn() {
     bound(&t, &[]).await;
 }
 
+/// An aggregated ClusterRole has the rules that the controller gathers from others by their labels.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_gathers_too_much_is_withdrawn() {
+    let t = Test::new("kube-gathered").await;
+    let gathered = "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: behave-gathered}\n\
+                    aggregationRule: {clusterRoleSelectors: [{matchLabels: {behave.example.com/gather: $NS}}]}\n";
+    let part = |name: &str, rules: &str| {
+        role(&format!("behave-gathered-{name}"), rules)
+            .replace("metadata: {", "metadata: {labels: {behave.example.com/gather: $NS}, ")
+    };
+    t.apply(&[gathered, &part("reads", READS), &cluster("behave-gathered"), &agent("a", "")].concat()).await;
+    t.apply(&grant_role("k", "names: [a]", "behave-gathered")).await;
+    bound(&t, &["a"]).await;
+    let user = t.agent("a").await.unwrap().status.unwrap().agent_id.unwrap();
+    eventually("its right is that of the part", LATER, || async {
+        if can(&t, &user, "list", "pods", &t.name).await { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+    // Nobody touches the role itself.
+    t.apply(&part("execs", EXECS)).await;
+    t.grant_is("a", "k", "Refused", "GuardrailDenied").await;
+    bound(&t, &[]).await;
+    t.delete(&part("execs", EXECS)).await;
+    bound(&t, &["a"]).await;
+    t.delete(&[gathered, &part("reads", READS)].concat()).await;
+    bound(&t, &[]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn guardrails_and_the_configuration_refuse() {
     let t = Test::new("kube-no").await;
