@@ -1,18 +1,26 @@
 //! The product of all that meets in a decision: form of the grant × verdict of a policy × state of the agent × allowance
-//! of the resource, each grant written or inherited, each policy enforced or audited, against what it must be, said simply.
+//! of the resource (a service, or the cluster with its guardrails), each grant written or inherited, each policy enforced or
+//! audited, against what it must be, said simply.
 
 use super::*;
 use crate::api::Configuration;
+use crate::domain::Source;
 use crate::domain::testing::{Cluster, RESOURCE};
 
 struct Form {
     grant: &'static str,
     mode: Mode,
     asked: &'static [&'static str],
+    /// On the cluster, where `writer` is more than any agent may be bound to.
+    cluster: bool,
 }
 
 const fn form(grant: &'static str, mode: Mode, asked: &'static [&'static str]) -> Form {
-    Form { grant, mode, asked }
+    Form { grant, mode, asked, cluster: false }
+}
+
+const fn on_cluster(grant: &'static str, asked: &'static [&'static str]) -> Form {
+    Form { grant, mode: Mode::Application, asked, cluster: true }
 }
 
 const FORMS: &[Form] = &[
@@ -30,6 +38,8 @@ const FORMS: &[Form] = &[
         &["x.read"],
     ),
     form("agentUser: {scopes: [x.read]}", Mode::AgentUser, &["x.read"]),
+    on_cluster("application: {roles: [reader]}", &["reader"]),
+    on_cluster("application: {roles: [reader, writer]}", &["reader", "writer"]),
 ];
 
 /// What a policy takes: of the agent, of grants in these modes all, and of the rest these names.
@@ -100,7 +110,24 @@ const STATES: &[State] = &[
         before: None,
         after: Some(Reason::BoundObjectNotFound),
     },
+    // Deployments can't be seen.
+    State {
+        agent: "boundObjectRef: {apiVersion: apps/v1, kind: Deployment, name: d}",
+        blueprint: SELECTS,
+        before: None,
+        after: Some(Reason::Unknown),
+    },
 ];
+
+const CLUSTER: &str = "
+kind: AgentResource
+metadata: {name: res}
+spec:
+  audience: https://res.example.com
+  kubernetes: {}
+  roles: [{name: reader}, {name: writer}]
+  allow: [{namespaceSelector: {matchLabels: {team: a}}}]
+";
 
 /// What a resource allows the agent's namespace; `None`: nothing at all.
 const ALLOWANCES: &[(&str, Option<&[&str]>)] = &[
@@ -139,8 +166,12 @@ impl Row {
     fn decision(&self) -> Decision {
         let mut config = Configuration::new("https://agentid.example.com", "example.com");
         config.agent_user_domains = vec!["agents.example.com".to_owned()];
+        config.kubernetes.bindable_roles = ["reader", "writer"].map(str::to_owned).into();
         let mut c = Cluster::configured(config);
         c.namespace("ns", &[("team", "a")]);
+        c.cluster_role("reader", "[{apiGroups: [\"\"], resources: [pods], verbs: [get]}]");
+        c.cluster_role("writer", "[{apiGroups: [\"\"], resources: [secrets], verbs: [\"*\"]}]");
+        c.lose(&Source::Bound("apps/v1/Deployment".into()));
         let (form, state) = (self.form.grant, self.state);
         let grants = if self.inherited {
             format!(", grants: [{{name: g, resource: res, {form}}}]")
@@ -160,14 +191,15 @@ impl Row {
              a@agents.example.com}}{comma}{}}}}}",
             state.agent
         ));
-        c.apply(&RESOURCE.replace("[{namespaceSelector: {matchLabels: {team: a}}}]", self.allow));
+        let resource = if self.form.cluster { CLUSTER } else { RESOURCE };
+        c.apply(&resource.replace("[{namespaceSelector: {matchLabels: {team: a}}}]", self.allow));
         let enforcement = if self.audit { "enforcement: Audit, " } else { "" };
         c.apply(&format!(
             "{{kind: AgentPolicy, metadata: {{name: p}}, spec: {{{enforcement}{}}}}}",
             self.verdict.policy
         ));
         c.deliver();
-        c.advance(60);
+        c.advance(120);
         c.decide("ns", "a")
     }
 
@@ -179,7 +211,9 @@ impl Row {
     /// What the resource leaves of what is asked for; `None`: nothing is held.
     fn open(&self) -> Option<Vec<&'static str>> {
         let allowed = self.allowed?;
-        let open: Vec<_> = self.form.asked.iter().filter(|n| allowed.contains(n)).copied().collect();
+        let guarded = |n: &str| self.form.cluster && n == "writer";
+        let open = self.form.asked.iter().filter(|n| allowed.contains(n) && !guarded(n));
+        let open: Vec<_> = open.copied().collect();
         (self.form.asked.is_empty() || !open.is_empty()).then_some(open)
     }
 
@@ -195,7 +229,9 @@ impl Row {
     fn objections(&self) -> (usize, usize) {
         let touched = usize::from(self.left() != self.open());
         let agent = self.verdict.agent.map_or(0, |_| 1);
-        match (self.state.before.or(self.state.after), self.audit) {
+        // Of whom it can't be told, what policies take is counted as of the others.
+        let after = self.state.after.filter(|r| *r != Reason::Unknown);
+        match (self.state.before.or(after), self.audit) {
             // Nobody loses to a policy what something else has taken.
             _ if self.state.before.is_some() => (0, 0),
             (Some(_), false) => (agent, 0),
@@ -211,6 +247,7 @@ impl Row {
         let (row, d) = (self.name(), self.decision());
         let refused = match &d.standing {
             Standing::Refused(r) => Some(r.reason),
+            Standing::Unknown(r) => Some(r.reason).filter(|r| *r == Reason::Unknown),
             Standing::Allowed => None,
             other => panic!("{row}: {other:?}"),
         };
@@ -252,5 +289,5 @@ fn every_pairing_is_decided_as_it_must_be() {
             }
         }
     }
-    assert_eq!(rows, 6 * 16 * 7 * 3 * 4);
+    assert_eq!(rows, 8 * 16 * 8 * 3 * 4);
 }
