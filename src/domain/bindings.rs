@@ -229,3 +229,5 @@ impl OneRole<'_> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unbound_tests;

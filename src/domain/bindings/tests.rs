@@ -1,7 +1,7 @@
 use super::*;
-use crate::api::{Configuration, GrantState, Reason};
+use crate::api::{Configuration, Reason};
 use crate::domain::testing::Cluster;
-use crate::domain::{Lane, Refusal, Standing, Work};
+use crate::domain::{Lane, Standing, Work};
 
 const CLUSTER: &str = "
 kind: AgentResource
@@ -12,10 +12,10 @@ spec:
   roles: [{name: pod-reader}, {name: wide}, {name: absent}, {name: unbindable}, {name: 'system:node'}]
   allow: [{namespaceSelector: {}}]
 ";
-const READS: &str = "[{apiGroups: [''], resources: [pods], verbs: [get, list]}]";
+pub(super) const READS: &str = "[{apiGroups: [''], resources: [pods], verbs: [get, list]}]";
 const EXECS: &str = "[{apiGroups: [''], resources: [pods/exec], verbs: [create]}]";
 
-fn grant(roles: &str) -> String {
+pub(super) fn grant(roles: &str) -> String {
     format!(
         "{{kind: AgentGrant, metadata: {{name: k, namespace: ns}}, spec: {{agents: {{selector: {{}}}}, \
          resource: cluster, application: {{roles: [{roles}]}}}}}}"
@@ -23,7 +23,7 @@ fn grant(roles: &str) -> String {
 }
 
 /// With a namespace `ns`, an agent `a`, and the grant `k` of the ClusterRole pod-reader.
-fn cluster() -> Cluster {
+pub(super) fn cluster() -> Cluster {
     cluster_at(None)
 }
 
@@ -43,7 +43,7 @@ fn cluster_at(server: Option<&str>) -> Cluster {
     c
 }
 
-fn bound(c: &Cluster) -> Vec<String> {
+pub(super) fn bound(c: &Cluster) -> Vec<String> {
     c.bound_roles().into_iter().map(|(ns, role, agent)| format!("{ns} {role} {agent}")).collect()
 }
 
@@ -265,93 +265,6 @@ fn unknown_is_not_absent() {
     c.find(&Source::ClusterRoles);
     c.settle();
     assert_eq!(bound(&c), ["ns pod-reader a", "ns pod-reader b"]);
-}
-
-/// What the status of an agent of `ns` says: state and reason of its first grant, and of GrantsHeld the reason.
-fn told(c: &Cluster, agent: &str) -> (GrantState, Option<String>, String) {
-    let status = c.agents[&Key::new("ns", agent)].status.clone().unwrap();
-    let held = status.conditions.iter().find(|c| c.type_ == "GrantsHeld").unwrap();
-    (status.grants[0].state, status.grants[0].reason.clone(), held.message.clone())
-}
-
-#[test]
-fn a_right_that_cannot_be_bound_is_said_to_its_holders_and_heals() {
-    let mut c = cluster();
-    let why = Refusal::new(Reason::Internal, "ClusterRole pod-reader can't be bound; give the verb bind");
-    c.unbindable.insert("pod-reader".to_owned(), why);
-    for agent in ["b", "d"] {
-        c.apply(&format!("{{kind: AgentIdentity, metadata: {{name: {agent}, namespace: ns}}, spec: {{}}}}"));
-    }
-    c.settle();
-    let held = |c: &Cluster, agent: &str| told(c, agent).0 == GrantState::Held;
-    assert!(held(&c, "a"), "who was bound before still is");
-    for agent in ["b", "d"] {
-        let (state, reason, message) = told(&c, agent);
-        assert_eq!((state, reason.as_deref()), (GrantState::Narrowed, Some("Internal")));
-        assert!(
-            message.contains("AgentGrant k: Internal: ClusterRole pod-reader can't be bound"),
-            "{message}"
-        );
-    }
-    let of_grant = |c: &Cluster| {
-        let grant = c.world.grant(&Key::new("ns", "k")).unwrap();
-        let status = crate::domain::status::grant_status(&c.world, grant, c.now).unwrap().status;
-        (status.conditions[0].reason.clone(), status.conditions[0].message.clone(), status.held)
-    };
-    let (reason, message, holders) = of_grant(&c);
-    assert_eq!((reason.as_str(), holders), ("Internal", Some(3)));
-    assert!(message.starts_with("AgentIdentity b: Internal") && message.contains("verb bind"), "{message}");
-
-    // Trying again writes nothing as long as the answer is the same, nor does a restart, before it has tried or after.
-    let writes = c.writes;
-    for _ in 0..20 {
-        c.advance(60);
-        c.settle();
-    }
-    c.restart();
-    c.settle();
-    assert_eq!(c.writes, writes);
-    assert!(held(&c, "a") && !held(&c, "b"));
-    // Another answer is one more write for whom it concerns.
-    let other = Refusal::new(Reason::ForeignObject, "RoleBinding x is not agentid's");
-    c.unbindable.insert("pod-reader".to_owned(), other);
-    c.settle();
-    assert_eq!(told(&c, "d").1.as_deref(), Some("ForeignObject"));
-    assert_eq!(c.writes.statuses - writes.statuses, 2);
-
-    // What comes right while nobody looks is seen at the next start.
-    c.restart();
-    c.unbindable.clear();
-    c.settle();
-    assert!(["a", "b", "d"].iter().all(|a| held(&c, a)), "{:?}", told(&c, "b"));
-    assert_eq!(bound(&c).len(), 3);
-    assert_eq!((c.writes.statuses - writes.statuses, c.writes.bindings - writes.bindings), (4, 1));
-    assert_eq!(of_grant(&c).0, "Issued");
-}
-
-#[test]
-fn a_role_that_cannot_be_bound_harms_no_other() {
-    let mut c = cluster();
-    c.cluster_role("wide", READS);
-    c.unbindable.insert("wide".to_owned(), Refusal::new(Reason::Internal, "ClusterRole wide can't be bound"));
-    c.apply(&grant("pod-reader, wide"));
-    c.apply(
-        "{kind: AgentGrant, metadata: {name: other, namespace: ns}, spec: {agents: {names: [a]}, resource: cluster, \
-         application: {roles: [pod-reader]}}}",
-    );
-    c.settle();
-    assert_eq!(bound(&c), ["ns pod-reader a"]);
-    let status = c.agents[&Key::new("ns", "a")].status.clone().unwrap();
-    let k = status.grants.iter().find(|g| g.name == "k").unwrap();
-    let other = status.grants.iter().find(|g| g.name == "other").unwrap();
-    assert_eq!((k.state, other.state), (GrantState::Narrowed, GrantState::Held));
-    // What the index was handed out for is what was decided.
-    assert_eq!(k.roles, ["pod-reader", "wide"]);
-    // Nobody asks for it any longer: nothing is left to say.
-    c.apply(&grant("pod-reader"));
-    c.settle();
-    let status = c.agents[&Key::new("ns", "a")].status.clone().unwrap();
-    assert!(status.grants.iter().all(|g| g.state == GrantState::Held), "{status:?}");
 }
 
 #[test]

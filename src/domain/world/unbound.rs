@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Unit, World};
 use crate::api::Reason;
-use crate::domain::{Agent, Decision, GrantDecision, Key, Refusal, Uid};
+use crate::domain::{Agent, Decision, GrantDecision, Key, Refusal, Standing, Uid};
 
 /// What came of writing the RoleBindings of one grant in one namespace.
 #[derive(Debug, Default)]
@@ -96,9 +96,10 @@ impl World {
     }
 
     /// Whether an agent's status says that a right is not in force, and that can't be told before it has been tried
-    /// again: what is said then stands.
+    /// again: what is said then stands. An agent that is stopped holds nothing, tried or not: that is said at once.
     pub(in crate::domain) fn is_untried(&self, agent: &Agent, decision: &Decision) -> bool {
-        says_unbound(agent)
+        matches!(decision.standing, Standing::Allowed)
+            && says_unbound(agent)
             && decision.grants.iter().any(|g| {
                 let unit = Unit { namespace: agent.meta.key.namespace.clone(), grant: g.uid };
                 let roles = g.held.as_ref().filter(|h| h.kubernetes).map(|h| &h.roles);
