@@ -12,8 +12,8 @@ mod secrets;
 mod trust;
 
 use http::Request;
-use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::client::{CallError, Class, timed};
@@ -124,6 +124,19 @@ impl Writer {
         self.call("PATCH", &path, JSON, JSON_PATCH, Some(&ops)).await
     }
 
+    /// Why a patch that tests the UID was refused: `NotFound` where the object of this UID is gone. Another UID is as
+    /// invalid as what a schema or an admission policy refuses: the object itself tells which.
+    async fn or_gone(&self, path: &str, uid: Uid, error: CallError) -> CallError {
+        if error.class() != Class::Invalid {
+            return error;
+        }
+        match absent_as_none(self.call::<Named>("GET", path, METADATA, JSON, None::<&()>).await) {
+            Ok(Some(found)) if found.metadata.uid == uid.to_string() => error,
+            Ok(_) => CallError::new(Class::NotFound, "it is gone"),
+            Err(error) => error,
+        }
+    }
+
     /// One object of any kind, read as far as `T` goes; `None` if there is none.
     ///
     /// # Errors
@@ -133,6 +146,17 @@ impl Writer {
         let path = format!("{head}/namespaces/{}/{kind}/{}", key.namespace, key.name);
         absent_as_none(self.call("GET", &path, JSON, JSON, None::<&()>).await)
     }
+}
+
+/// An object of which the UID is all that is asked.
+#[derive(Deserialize)]
+struct Named {
+    metadata: NamedMeta,
+}
+
+#[derive(Deserialize)]
+struct NamedMeta {
+    uid: String,
 }
 
 /// Where an object of ours is.

@@ -1,7 +1,8 @@
 //! The difference between the RoleBindings that are and those that should be, for one grant in one namespace.
 //!
 //! Invariants: the plan of an applied plan is empty; an agent stays a subject while it can't be told what it holds; what
-//! does not bear our labels is never touched; a subject moves to another RoleBinding for no other's sake.
+//! does not bear our labels is never touched; a subject moves to another RoleBinding for no other's sake; what is taken
+//! never waits for what is given, nor for a finalizer of somebody else's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,8 +48,23 @@ pub enum BindingStep {
     Create(Wanted),
     /// Write the one of this UID anew.
     Update(Uid, Wanted),
+    /// Take subjects off one, and change nothing else.
+    Take(Taking),
     /// Delete the one of this UID.
     Delete(Key, Uid),
+}
+
+/// Subjects that are taken off a RoleBinding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taking {
+    /// Its name.
+    pub key: Key,
+    /// Its UID.
+    pub uid: Uid,
+    /// The subjects that it keeps.
+    pub left: Vec<String>,
+    /// It is being deleted and held by a finalizer: the API server goes by it for as long.
+    pub leaving: bool,
 }
 
 /// What is to be done, and when to look again.
@@ -112,20 +128,26 @@ pub fn plan(world: &World, unit: &Unit, now: Timestamp) -> BindingPlan {
         }
     }
     let owner = grant.as_ref().and_then(|name| owner(world, unit, name));
-    let mut plan = BindingPlan { known: true, ..BindingPlan::default() };
+    let mut steps = Steps::default();
     let mut roles: BTreeMap<Arc<str>, Vec<&Binding>> =
         wanted.keys().map(|r| (r.clone(), Vec::new())).collect();
-    for binding in seen.into_iter().filter(|b| !b.meta.deleting) {
+    for binding in seen {
+        let holders = binding.role.as_ref().and_then(|r| wanted.get(r));
+        if binding.meta.deleting {
+            let stays = |s: &Uid| holders.is_some_and(|h| h.contains(s));
+            steps.takes.extend(take(world, binding, stays));
+        }
         match &binding.role {
             Some(role) => roles.entry(role.clone()).or_default().push(binding),
-            None => plan.steps.push(delete(binding)),
+            None if binding.meta.deleting => {}
+            None => steps.takes.push(delete(binding)),
         }
     }
     for (role, seen) in roles {
         let of_role = wanted.remove(&role).unwrap_or_default();
         let (Some(owner), Some(grant)) = (&owner, &grant) else {
             if of_role.is_empty() {
-                plan.steps.extend(seen.into_iter().map(delete));
+                steps.takes.extend(seen.into_iter().filter(|b| !b.meta.deleting).map(delete));
             } else {
                 // Whose grant it is will be known when its agents are.
                 waits = true;
@@ -133,11 +155,41 @@ pub fn plan(world: &World, unit: &Unit, now: Timestamp) -> BindingPlan {
             continue;
         };
         let one = OneRole { world, unit, role: &role, owner, grant };
-        one.plan(of_role, seen, &mut plan.steps);
+        one.plan(of_role, seen, &mut steps);
     }
-    plan.steps.sort_by_key(|s| matches!(s, BindingStep::Create(_)));
-    plan.wake = waits.then(|| now + SignedDuration::from_secs(1));
-    plan
+    let wake = waits.then(|| now + SignedDuration::from_secs(1));
+    BindingPlan { known: true, steps: steps.in_order(), wake }
+}
+
+/// Steps by what they do for those who are named.
+#[derive(Default)]
+struct Steps {
+    takes: Vec<BindingStep>,
+    gives: Vec<BindingStep>,
+    creates: Vec<BindingStep>,
+}
+
+impl Steps {
+    fn in_order(self) -> Vec<BindingStep> {
+        let mut all = self.takes;
+        all.extend(self.gives);
+        all.extend(self.creates);
+        all
+    }
+}
+
+/// Takes off a RoleBinding whoever does not stay, if it names such.
+fn take(world: &World, binding: &Binding, stays: impl Fn(&Uid) -> bool) -> Option<BindingStep> {
+    let left: Vec<_> = binding.subjects.iter().filter(|s| stays(s)).collect();
+    (left.len() < binding.subjects.len()).then(|| {
+        let domain = &world.config().trust_domain;
+        BindingStep::Take(Taking {
+            key: binding.meta.key.clone(),
+            uid: binding.meta.uid,
+            left: left.into_iter().map(|uid| agent_id(domain, *uid)).collect(),
+            leaving: binding.meta.deleting,
+        })
+    })
 }
 
 /// Whether it isn't known what an agent of the namespace holds: nothing is taken from it.
@@ -159,6 +211,15 @@ fn owner(world: &World, unit: &Unit, grant: &Arc<str>) -> Option<Owner> {
     Some(Owner { kind: "AgentGrant", name: meta.key.name.clone(), uid: meta.uid })
 }
 
+/// Whom a unit's RoleBindings go with, also where nobody holds anything by it; `None` if that is gone. It looks at every
+/// grant: for what is told when something has failed.
+#[must_use]
+pub fn owner_of(world: &World, unit: &Unit) -> Option<Owner> {
+    let own = world.grants().find(|g| g.meta.uid == unit.grant && g.meta.key.namespace == unit.namespace);
+    let inherited = || world.blueprints().flat_map(|b| &b.grants).find(|g| g.meta.uid == unit.grant);
+    owner(world, unit, &own.or_else(inherited)?.meta.key.name)
+}
+
 fn delete(binding: &Binding) -> BindingStep {
     BindingStep::Delete(binding.meta.key.clone(), binding.meta.uid)
 }
@@ -172,7 +233,7 @@ struct OneRole<'a> {
 }
 
 impl OneRole<'_> {
-    fn plan(&self, mut wanted: BTreeSet<Uid>, seen: Vec<&Binding>, steps: &mut Vec<BindingStep>) {
+    fn plan(&self, mut wanted: BTreeSet<Uid>, seen: Vec<&Binding>, steps: &mut Steps) {
         let mut taken = BTreeSet::new();
         let mut kept: Vec<(&Binding, Vec<Uid>)> = Vec::new();
         let nth_of = |b: &Binding| {
@@ -181,11 +242,15 @@ impl OneRole<'_> {
             (*b.meta.key.name == self.name(nth)).then_some(nth)
         };
         for binding in seen {
-            let Some(nth) = nth_of(binding) else {
-                steps.push(delete(binding));
+            let nth = nth_of(binding);
+            taken.extend(nth);
+            if binding.meta.deleting {
                 continue;
-            };
-            taken.insert(nth);
+            }
+            if nth.is_none() {
+                steps.takes.push(delete(binding));
+                continue;
+            }
             let stays = binding.subjects.iter().filter(|s| wanted.remove(s)).copied();
             kept.push((binding, stays.take(SUBJECTS).collect()));
         }
@@ -194,20 +259,27 @@ impl OneRole<'_> {
             let room = SUBJECTS - subjects.len();
             subjects.extend(rest.by_ref().take(room));
             if subjects.is_empty() {
-                steps.push(delete(binding));
+                steps.takes.push(delete(binding));
                 continue;
             }
             let wanted = self.wanted(binding.meta.key.name.clone(), &subjects);
             let same = subjects_digest(wanted.subjects.iter().map(String::as_str)) == binding.digest
                 && binding.owner == Some(self.owner.uid);
-            if !same {
-                steps.push(BindingStep::Update(binding.meta.uid, wanted));
+            if same {
+                continue;
             }
+            let gives = subjects.iter().any(|s| !binding.subjects.contains(s));
+            if gives {
+                // In one write, who edits the RoleBinding would hold off both.
+                steps.takes.extend(take(self.world, binding, |s| subjects.contains(s)));
+            }
+            let steps = if gives { &mut steps.gives } else { &mut steps.takes };
+            steps.push(BindingStep::Update(binding.meta.uid, wanted));
         }
         let rest: Vec<_> = rest.collect();
         let names = (0..).filter(|n| !taken.contains(n));
         for (subjects, nth) in rest.chunks(SUBJECTS).zip(names) {
-            steps.push(BindingStep::Create(self.wanted(self.name(nth).into(), subjects)));
+            steps.creates.push(BindingStep::Create(self.wanted(self.name(nth).into(), subjects)));
         }
     }
 

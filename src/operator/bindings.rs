@@ -16,7 +16,7 @@ use crate::api::{API_VERSION, Reason};
 use crate::cluster::client::{CallError, Class};
 use crate::cluster::wire::{Wire, WireBinding};
 use crate::cluster::write::At;
-use crate::domain::bindings::{BindingStep, Wanted, plan};
+use crate::domain::bindings::{BindingPlan, BindingStep, Owner, Taking, Wanted, owner_of, plan};
 use crate::domain::status::agent_id;
 use crate::domain::{Key, Refusal, Source, Uid, Unit, World};
 
@@ -24,33 +24,45 @@ use crate::domain::{Key, Refusal, Source, Uid, Unit, World};
 pub(super) const GATHER: Duration = Duration::from_millis(500);
 /// How soon to look whether something foreign has gone.
 const FOREIGN: SignedDuration = SignedDuration::from_secs(30);
+/// How soon to look again at what has changed under our hands.
+const CHANGED: SignedDuration = SignedDuration::from_secs(1);
+/// Of RoleBindings themselves.
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
 
 /// Why a RoleBinding is not as it is to be.
 struct Unwritten {
-    /// Why it can't be, if trying again won't help by itself.
+    /// The API server may well take it a little later, and what comes after it waits.
+    passing: bool,
+    /// Why its role can't be bound, if trying again won't help by itself.
     refusal: Option<Refusal>,
-    /// What failed; `None` where something foreign is in the way.
-    failure: Option<Failure>,
+    /// What failed, or how soon to look again where nothing did.
+    failure: Result<SignedDuration, Failure>,
 }
 
 type Written = Result<(), Box<Unwritten>>;
 
-fn failed(refusal: Option<Refusal>, failure: Failure) -> Box<Unwritten> {
-    Box::new(Unwritten { refusal, failure: Some(failure) })
+fn failed(passing: bool, refusal: Option<Refusal>, failure: Failure) -> Box<Unwritten> {
+    Box::new(Unwritten { passing, refusal, failure: Err(failure) })
+}
+
+/// Whether an error may be gone the next time.
+fn passes(error: &CallError) -> bool {
+    error.class().is_transient() || error.class() == Class::Conflict
 }
 
 /// Works on a grant's RoleBindings; says when to look again.
 pub(super) async fn one(cx: &Context, unit: &Unit) -> Result<Option<Timestamp>, Failure> {
-    let plan = plan(&cx.world.read(), unit, Timestamp::now());
-    if !plan.known {
-        return Ok(plan.wake);
+    let BindingPlan { known, steps, mut wake } = plan(&cx.world.read(), unit, Timestamp::now());
+    if !known {
+        return Ok(wake);
     }
-    let (mut wake, mut first) = (plan.wake, None);
+    let mut first = None;
     let mut unbound: BTreeMap<Arc<str>, Option<Refusal>> = BTreeMap::new();
-    let mut steps = plan.steps.into_iter();
+    let mut steps = steps.into_iter();
     for step in steps.by_ref() {
         let (role, done) = match step {
-            BindingStep::Delete(key, uid) => (None, delete(cx, &key, uid).await),
+            BindingStep::Delete(key, uid) => (None, delete(cx, unit, &key, uid).await),
+            BindingStep::Take(taking) => (None, take(cx, unit, &taking).await),
             BindingStep::Update(uid, wanted) => {
                 let at = stands_on(&cx.world.read(), uid, &wanted);
                 (Some(wanted.role.clone()), update(cx, at, &wanted).await)
@@ -60,17 +72,19 @@ pub(super) async fn one(cx: &Context, unit: &Unit) -> Result<Option<Timestamp>, 
             BindingStep::Create(wanted) => (Some(wanted.role.clone()), create(cx, &wanted).await),
         };
         let Err(unwritten) = done else { continue };
-        let Unwritten { refusal, failure } = *unwritten;
-        let passing = refusal.is_none();
+        let Unwritten { passing, refusal, failure } = *unwritten;
         if let Some(role) = role {
             let known = unbound.entry(role).or_default();
             *known = known.take().or(refusal);
         }
         match failure {
-            Some(failure) => drop(first.get_or_insert(failure)),
-            None => wake = Some(Timestamp::now() + FOREIGN),
+            Err(failure) => drop(first.get_or_insert(failure)),
+            Ok(soon) => {
+                let again = Timestamp::now() + soon;
+                wake = Some(wake.map_or(again, |wake| wake.min(again)));
+            }
         }
-        if passing && first.is_some() {
+        if passing {
             break;
         }
     }
@@ -83,12 +97,60 @@ pub(super) async fn one(cx: &Context, unit: &Unit) -> Result<Option<Timestamp>, 
     first.map_or(Ok(wake), Err)
 }
 
-async fn delete(cx: &Context, key: &Key, uid: Uid) -> Written {
-    let done = cx.writer.delete_binding(key, uid).await;
-    done.map_err(|e| failed(None, call("delete the RoleBinding")(e)))?;
-    cx.world.write().remove(&Source::Bindings, key, uid, 0);
+async fn delete(cx: &Context, unit: &Unit, key: &Key, uid: Uid) -> Written {
+    if let Err(error) = cx.writer.delete_binding(key, uid).await {
+        return Err(untaken(cx, unit, key, uid, error));
+    }
+    let mut world = cx.world.write();
+    // One that a finalizer holds is still gone by, and the watch may have shown it already.
+    if world.binding(key).is_some_and(|b| !b.meta.deleting) {
+        world.remove(&Source::Bindings, key, uid, 0);
+    }
     tracing::info!(binding = %key, "RoleBinding deleted");
     Ok(())
+}
+
+/// Takes subjects off a RoleBinding.
+async fn take(cx: &Context, unit: &Unit, taking: &Taking) -> Written {
+    let Taking { key, uid, leaving, .. } = taking;
+    let error = match cx.writer.take_subjects(taking).await {
+        Ok(answer) => {
+            tracing::info!(binding = %key, "subjects taken off a RoleBinding");
+            return answered(cx, answer);
+        }
+        Err(error) => error,
+    };
+    if error.class() == Class::NotFound {
+        cx.world.write().remove(&Source::Bindings, key, *uid, 0);
+        return Ok(());
+    }
+    if *leaving || passes(&error) {
+        return Err(untaken(cx, unit, key, *uid, error));
+    }
+    delete(cx, unit, key, *uid).await
+}
+
+/// Says that somebody keeps a right that was to be taken, if trying again won't help by itself.
+fn untaken(cx: &Context, unit: &Unit, key: &Key, uid: Uid, error: CallError) -> Box<Unwritten> {
+    let passing = passes(&error);
+    if !passing {
+        let role = cx.world.read().binding(key).and_then(|b| b.role.clone());
+        let note = format!(
+            "RoleBinding {} in namespace {} can't be taken away, so whom it names keeps what it gives: {}; {}",
+            key.name,
+            key.namespace,
+            error.message(),
+            remedy(&error, role.as_deref().unwrap_or_default())
+        );
+        tracing::warn!(binding = %key, "{note}");
+        let owner = owner_of(&cx.world.read(), unit);
+        match owner {
+            Some(owner) => drop(tell(cx, &owner, &key.namespace, Refusal::new(Reason::Internal, note))),
+            // Nobody is left to tell it to but the RoleBinding itself.
+            None => cx.note(RBAC, "RoleBinding", key, &uid.to_string(), false, Reason::Internal, &note),
+        }
+    }
+    failed(passing, None, call("take a RoleBinding away")(error))
 }
 
 /// What an update changes of a RoleBinding as it was seen.
@@ -101,8 +163,7 @@ struct Change {
 }
 
 fn change(world: &World, wanted: &Wanted) -> Option<Change> {
-    let unit = Unit { namespace: wanted.key.namespace.clone(), grant: wanted.grant };
-    let seen = world.bindings_of(&unit).into_iter().find(|b| b.meta.key == wanted.key)?;
+    let seen = world.binding(&wanted.key)?;
     let domain = &world.config().trust_domain;
     let had: HashSet<_> = seen.subjects.iter().map(|agent| agent_id(domain, *agent)).collect();
     let kept = wanted.subjects.iter().filter(|s| had.contains(*s)).count();
@@ -117,22 +178,23 @@ fn stands_on(world: &World, uid: Uid, wanted: &Wanted) -> At {
 }
 
 async fn update(cx: &Context, at: At, wanted: &Wanted) -> Written {
-    match cx.writer.update_binding(at, wanted).await {
-        Ok(answer) => answered(cx, answer),
+    let error = match cx.writer.update_binding(at, wanted).await {
+        Ok(answer) => return answered(cx, answer),
+        Err(error) => error,
+    };
+    if error.class() == Class::NotFound {
         // Gone, or another one: the watch will say; what is known must not be written again meanwhile.
-        Err(e) if matches!(e.class(), Class::NotFound | Class::Invalid) => {
-            cx.world.write().remove(&Source::Bindings, &wanted.key, at.uid, 0);
-            Ok(())
-        }
-        Err(e) => {
-            if e.class() == Class::Forbidden && change(&cx.world.read(), wanted).is_some_and(|c| c.takes) {
-                // The API server lets nobody shorten the list of those who hold a role that it may not give. Nobody
-                // keeps a right because it can't be taken from him alone.
-                delete(cx, &wanted.key, at.uid).await?;
-            }
-            Err(refused(cx, wanted, e))
-        }
+        cx.world.write().remove(&Source::Bindings, &wanted.key, at.uid, 0);
+        return Ok(());
     }
+    if !passes(&error) && change(&cx.world.read(), wanted).is_some_and(|c| c.takes) {
+        // The API server lets nobody shorten the list of those who hold a role that it may not give, and an admission
+        // policy may hold off any change. Nobody keeps a right because it can't be taken from him alone.
+        let unit = Unit { namespace: wanted.key.namespace.clone(), grant: wanted.grant };
+        let deleted = delete(cx, &unit, &wanted.key, at.uid).await;
+        deleted.or_else(|unwritten| if unwritten.passing { Err(unwritten) } else { Ok(()) })?;
+    }
+    Err(refused(cx, wanted, error))
 }
 
 async fn create(cx: &Context, wanted: &Wanted) -> Written {
@@ -147,8 +209,10 @@ async fn create(cx: &Context, wanted: &Wanted) -> Written {
         return Err(refused(cx, wanted, error));
     }
     let found = cx.writer.binding_in_the_way(&wanted.key).await;
-    let found = found.map_err(|e| failed(None, call("look for the RoleBinding")(e)))?;
-    let Some(found) = found else { return Err(Box::new(Unwritten { refusal: None, failure: None })) };
+    let found = found.map_err(|e| failed(passes(&e), None, call("look for the RoleBinding")(e)))?;
+    let Some(found) = found else {
+        return Err(Box::new(Unwritten { passing: false, refusal: None, failure: Ok(CHANGED) }));
+    };
     if let Some(meta) = found.is_ours(&wanted.role, wanted.owner.uid) {
         // It has lost its labels, or our watch is a little behind.
         return update(cx, At::seen(&meta), wanted).await;
@@ -159,20 +223,21 @@ async fn create(cx: &Context, wanted: &Wanted) -> Written {
         wanted.key.name, wanted.role
     );
     tracing::warn!(binding = %wanted.key, "{note}");
-    let refusal = tell(cx, wanted, Refusal::new(Reason::ForeignObject, note));
-    Err(Box::new(Unwritten { refusal: Some(refusal), failure: None }))
+    let refusal = Refusal::new(Reason::ForeignObject, note);
+    let refusal = Some(tell(cx, &wanted.owner, &wanted.key.namespace, refusal));
+    Err(Box::new(Unwritten { passing: false, refusal, failure: Ok(FOREIGN) }))
 }
 
 fn answered(cx: &Context, answer: WireBinding) -> Written {
-    let object = answer.object(&Source::Bindings).map_err(|e| failed(None, e.into()))?;
+    let object = answer.object(&Source::Bindings).map_err(|e| failed(false, None, e.into()))?;
     cx.world.answer(object);
     Ok(())
 }
 
 /// Says on the grant why its agents hold less than was decided.
 fn refused(cx: &Context, wanted: &Wanted, error: CallError) -> Box<Unwritten> {
-    let passes = error.class().is_transient() || error.class() == Class::Conflict;
-    let refusal = (!passes).then(|| {
+    let passing = passes(&error);
+    let refusal = (!passing).then(|| {
         let note = format!(
             "ClusterRole {} can't be bound in namespace {}: {}; {}",
             wanted.role,
@@ -180,9 +245,9 @@ fn refused(cx: &Context, wanted: &Wanted, error: CallError) -> Box<Unwritten> {
             error.message(),
             remedy(&error, &wanted.role)
         );
-        tell(cx, wanted, Refusal::new(Reason::Internal, note))
+        tell(cx, &wanted.owner, &wanted.key.namespace, Refusal::new(Reason::Internal, note))
     });
-    failed(refusal, call("write the RoleBinding")(error))
+    failed(passing, refusal, call("write the RoleBinding")(error))
 }
 
 /// The API server refuses in the same way whom a rule is missing and whom a quota or a policy holds back.
@@ -197,9 +262,8 @@ fn remedy(error: &CallError, role: &str) -> String {
     }
 }
 
-fn tell(cx: &Context, wanted: &Wanted, refusal: Refusal) -> Refusal {
-    let owner = &wanted.owner;
-    let namespace = if owner.kind == "AgentGrant" { wanted.key.namespace.clone() } else { "".into() };
+fn tell(cx: &Context, owner: &Owner, namespace: &Arc<str>, refusal: Refusal) -> Refusal {
+    let namespace = if owner.kind == "AgentGrant" { namespace.clone() } else { "".into() };
     let key = Key::new(namespace, owner.name.clone());
     let uid = owner.uid.to_string();
     cx.note(API_VERSION, owner.kind, &key, &uid, false, refusal.reason, &refusal.message);

@@ -19,6 +19,7 @@ mod drift;
 mod foreign;
 mod grant;
 mod grant_time;
+mod held_off;
 mod issue;
 mod kit;
 mod kubernetes;

@@ -6,9 +6,8 @@ use jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::{At, JSON, JSON_PATCH, MERGE_PATCH, METADATA, Outcome, Writer, absent_as_none, add, custom_path};
+use super::{At, JSON, JSON_PATCH, MERGE_PATCH, METADATA, Outcome, Writer, add, custom_path};
 use crate::api::{API_VERSION, MADE_LABEL, MANAGED_BY, PER_LABEL, ROTATE_ANNOTATION};
-use crate::cluster::client::{CallError, Class};
 use crate::cluster::wire::WireAgent;
 use crate::domain::maker::Made;
 use crate::domain::{Key, Uid};
@@ -79,15 +78,7 @@ impl Writer {
         ops.push(add("/spec/suspend", json!(suspend)));
         let done = self.call::<IgnoredAny>("PATCH", path, METADATA, JSON_PATCH, Some(&ops)).await;
         let Err(error) = done else { return Ok(()) };
-        if error.class() != Class::Invalid {
-            return Err(error);
-        }
-        // Another UID is as invalid as what a schema or an admission policy refuses: the object itself tells which.
-        let found = absent_as_none(self.call::<Named>("GET", path, METADATA, JSON, None::<&()>).await)?;
-        match found {
-            Some(found) if found.metadata.uid == uid.to_string() => Err(error),
-            _ => Err(CallError::new(Class::NotFound, "it is gone")),
-        }
+        Err(self.or_gone(path, uid, error).await)
     }
 
     /// Asks the operator for an agent's tokens to be minted anew; once for each value.
@@ -111,17 +102,6 @@ impl Writer {
     pub async fn delete_agent(&self, key: &Key, at: At) -> Outcome<()> {
         self.delete(&agent_path(key), at).await
     }
-}
-
-/// An object of which the UID is all that is asked.
-#[derive(serde::Deserialize)]
-struct Named {
-    metadata: NamedMeta,
-}
-
-#[derive(serde::Deserialize)]
-struct NamedMeta {
-    uid: String,
 }
 
 fn agent_path(key: &Key) -> String {

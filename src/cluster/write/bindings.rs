@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{At, JSON, JSON_PATCH, Outcome, Writer, add};
 use crate::api::{API_VERSION, GRANT_LABEL, MANAGED_BY};
 use crate::cluster::wire::WireBinding;
-use crate::domain::bindings::Wanted;
+use crate::domain::bindings::{Taking, Wanted};
 use crate::domain::{Key, Uid};
 
 /// Where RoleBindings are served.
@@ -24,9 +24,9 @@ fn owners(wanted: &Wanted) -> Value {
     }])
 }
 
-fn subjects(wanted: &Wanted) -> Value {
+fn subjects(names: &[String]) -> Value {
     let one = |name: &String| json!({"apiGroup": GROUP, "kind": "User", "name": name});
-    wanted.subjects.iter().map(one).collect()
+    names.iter().map(one).collect()
 }
 
 fn path(key: &Key) -> String {
@@ -45,7 +45,7 @@ impl Writer {
                 "name": &*wanted.key.name, "labels": labels(wanted), "ownerReferences": owners(wanted),
             },
             "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": &*wanted.role},
-            "subjects": subjects(wanted),
+            "subjects": subjects(&wanted.subjects),
         });
         let path = format!("/apis/{GROUP}/v1/namespaces/{}/rolebindings", wanted.key.namespace);
         self.call("POST", &path, JSON, JSON, Some(&body)).await
@@ -54,16 +54,34 @@ impl Writer {
     /// Writes subjects, labels and owner of a RoleBinding anew; what it gives is immutable.
     ///
     /// # Errors
-    /// The call's; `Invalid` or `NotFound` where the RoleBinding of this UID is gone, `Conflict` where it has
-    /// changed.
+    /// The call's; `NotFound` where the RoleBinding of this UID is gone, `Conflict` where it has changed; `Forbidden`
+    /// where we may not bind the role, that or `Invalid` where an admission policy refuses.
     pub async fn update_binding(&self, at: At, wanted: &Wanted) -> Outcome<WireBinding> {
         let mut ops = at.ops();
         ops.extend([
             add("/metadata/labels", labels(wanted)),
             add("/metadata/ownerReferences", owners(wanted)),
-            add("/subjects", subjects(wanted)),
+            add("/subjects", subjects(&wanted.subjects)),
         ]);
-        self.call("PATCH", &path(&wanted.key), JSON, JSON_PATCH, Some(&ops)).await
+        self.patch_binding(&wanted.key, at.uid, &ops).await
+    }
+
+    /// Takes subjects off a RoleBinding, whatever has become of it otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::update_binding`].
+    pub async fn take_subjects(&self, taking: &Taking) -> Outcome<WireBinding> {
+        let mut ops = At::any(taking.uid).ops();
+        ops.push(add("/subjects", subjects(&taking.left)));
+        self.patch_binding(&taking.key, taking.uid, &ops).await
+    }
+
+    async fn patch_binding(&self, key: &Key, uid: Uid, ops: &[Value]) -> Outcome<WireBinding> {
+        let path = path(key);
+        match self.call("PATCH", &path, JSON, JSON_PATCH, Some(&ops)).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.or_gone(&path, uid, error).await),
+        }
     }
 
     /// Deletes a RoleBinding of this UID; one that is gone already is no error.

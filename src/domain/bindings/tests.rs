@@ -242,6 +242,75 @@ fn what_others_change_is_healed() {
 }
 
 #[test]
+fn what_a_finalizer_holds_names_nobody_who_is_to_lose_it() {
+    for (what, ends) in [
+        (
+            "agent",
+            (|c| {
+                c.apply("{kind: AgentIdentity, metadata: {name: a, namespace: ns}, spec: {suspend: true}}");
+            }) as fn(&mut Cluster),
+        ),
+        ("grant", |c| assert!(c.delete(&Source::Grants, &Key::new("ns", "k")))),
+    ] {
+        let mut c = cluster();
+        c.apply("{kind: AgentIdentity, metadata: {name: b, namespace: ns}, spec: {}}");
+        c.settle();
+        let key = c.bindings.keys().next().unwrap().clone();
+        c.change_binding(&key, |b| b.meta.deleting = true);
+        c.settle();
+        // Who holds the right has another one, and this one takes nothing from anybody.
+        assert_eq!(bound(&c), ["ns pod-reader a", "ns pod-reader b"]);
+        assert_eq!((c.bindings.len(), c.bindings[&key].subjects.len()), (2, 2));
+        ends(&mut c);
+        c.settle();
+        let left = c.bindings[&key].subjects.len();
+        assert_eq!((c.bindings.len(), left), if what == "agent" { (2, 1) } else { (1, 0) }, "{what}");
+        let writes = c.writes.bindings;
+        c.restart();
+        c.settle();
+        assert_eq!(c.writes.bindings, writes, "{what}: the plan is empty");
+        c.delete(&Source::Bindings, &key);
+        c.settle();
+        assert_eq!(bound(&c).len(), left, "{what}");
+    }
+}
+
+#[test]
+fn who_loses_a_right_does_not_wait_for_who_gains_one() {
+    let mut c = cluster();
+    c.apply("{kind: AgentIdentity, metadata: {name: b, namespace: ns}, spec: {suspend: true}}");
+    c.settle();
+    let writes = c.writes.bindings;
+    // In the same moment a loses the right and b gains it.
+    c.apply("{kind: AgentIdentity, metadata: {name: a, namespace: ns}, spec: {suspend: true}}");
+    c.apply("{kind: AgentIdentity, metadata: {name: b, namespace: ns}, spec: {}}");
+    c.deliver();
+    for agent in ["a", "b"] {
+        let decision = c.decide("ns", agent);
+        c.world.record_bindings(&decision);
+    }
+    let unit = Unit { namespace: "ns".into(), grant: c.bindings.values().next().unwrap().grant };
+    let steps = plan(&c.world, &unit, c.now).steps;
+    let [BindingStep::Take(taking), BindingStep::Update(uid, wanted)] = &steps[..] else {
+        panic!("{steps:?}")
+    };
+    assert_eq!((taking.uid, taking.left.len(), taking.leaving), (*uid, 0, false));
+    assert_eq!(wanted.subjects.len(), 1);
+    c.settle();
+    assert_eq!(bound(&c), ["ns pod-reader b"]);
+    assert_eq!(c.writes.bindings - writes, 2);
+    // Who only gains or only loses is one write.
+    for suspend in [false, true] {
+        let writes = c.writes.bindings;
+        c.apply(&format!(
+            "{{kind: AgentIdentity, metadata: {{name: a, namespace: ns}}, spec: {{suspend: {suspend}}}}}"
+        ));
+        c.settle();
+        assert_eq!(c.writes.bindings - writes, 1);
+    }
+}
+
+#[test]
 fn unknown_is_not_absent() {
     let mut c = cluster();
     c.apply("{kind: AgentIdentity, metadata: {name: b, namespace: ns}, spec: {}}");

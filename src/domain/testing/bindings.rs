@@ -3,12 +3,16 @@
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 use super::*;
-use crate::domain::bindings::{BindingStep, Wanted, plan, subjects_digest};
+use crate::domain::bindings::{BindingStep, Taking, Wanted, plan, subjects_digest};
 use crate::domain::guardrails::Violations;
 
 /// A rule of a ClusterRole, from YAML.
 pub(crate) fn rules(yaml: &str) -> Vec<PolicyRule> {
     serde_yaml::from_str(yaml).unwrap()
+}
+
+fn uids(names: &[String]) -> Box<[Uid]> {
+    names.iter().map(|s| s.rsplit('/').next().unwrap().parse().unwrap()).collect()
 }
 
 impl Cluster {
@@ -57,6 +61,13 @@ impl Cluster {
                     meta.version = self.next_version();
                     self.store_binding(meta, &wanted);
                 }
+                BindingStep::Take(Taking { key, uid, left, .. }) => {
+                    if let Some(binding) = self.bindings.get(&key).filter(|b| b.meta.uid == uid).cloned() {
+                        let meta = Meta { version: self.next_version(), ..binding.meta.clone() };
+                        let digest = subjects_digest(left.iter().map(String::as_str));
+                        self.keep_binding(Binding { meta, subjects: uids(&left), digest, ..binding });
+                    }
+                }
                 BindingStep::Delete(key, uid) => {
                     if self.bindings.get(&key).is_some_and(|b| b.meta.uid == uid) {
                         self.delete(&Source::Bindings, &key);
@@ -76,15 +87,15 @@ impl Cluster {
         let binding = Binding {
             grant: wanted.grant,
             role: Some(wanted.role.clone()),
-            subjects: wanted
-                .subjects
-                .iter()
-                .map(|s| s.rsplit('/').next().unwrap().parse().unwrap())
-                .collect(),
+            subjects: uids(&wanted.subjects),
             digest: subjects_digest(wanted.subjects.iter().map(String::as_str)),
             owner: Some(wanted.owner.uid),
             meta,
         };
+        self.keep_binding(binding);
+    }
+
+    fn keep_binding(&mut self, binding: Binding) {
         assert!(binding.subjects.len() <= crate::domain::bindings::SUBJECTS);
         self.world.take(Object::Binding(Box::new(binding.clone())), Origin::Answer);
         self.put(Source::Bindings, Object::Binding(Box::new(binding.clone())));

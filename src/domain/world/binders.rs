@@ -137,6 +137,12 @@ impl World {
         names.filter_map(|n| self.bindings.get(&Key::new(unit.namespace.clone(), n.clone()))).collect()
     }
 
+    /// A RoleBinding of ours.
+    #[must_use]
+    pub fn binding(&self, key: &Key) -> Option<&Binding> {
+        self.bindings.get(key)
+    }
+
     /// Gives what has been touched since the last call to the loop, so that many changes are one write.
     pub fn release_bindings(&mut self) -> bool {
         let touched = std::mem::take(&mut self.binders.touched);
