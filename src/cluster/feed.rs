@@ -205,7 +205,7 @@ impl Feeder {
                         self.reached(&revision);
                     }
                 }
-                Signal::Unreadable(object) => self.unreadable(object),
+                Signal::Unreadable(object) => self.skip(&mut self.world.write(), object),
                 Signal::Lost(error) => {
                     tracing::warn!(source = %self.source, class = %error.class(), %error, "watch failed");
                     self.lost(lost(&error));
@@ -234,10 +234,22 @@ impl Feeder {
     }
 
     fn take<T: Wire>(&self, world: &mut World, object: T) {
-        match object.object(&self.source) {
+        match self.read(object, false) {
             Ok(object) => world.take(object, Origin::Watch),
-            Err(unfit) => tracing::warn!(source = %self.source, %unfit, "an object is skipped"),
+            Err(unreadable) => self.skip(world, unreadable),
         }
+    }
+
+    /// What the world takes in of an object, or which it is and why it can't.
+    fn read<T: Wire>(&self, object: T, deleted: bool) -> Result<Object, Unreadable> {
+        let [namespace, name, uid] = object.which().map(str::to_owned);
+        object.object(&self.source).map_err(|unfit| Unreadable {
+            namespace: Some(namespace),
+            name,
+            uid,
+            deleted,
+            error: unfit.to_string(),
+        })
     }
 
     async fn listed(&self, revision: &str) {
@@ -258,9 +270,13 @@ impl Feeder {
     }
 
     fn delete<T: Wire>(&self, object: T) {
-        let Ok(object) = object.object(&self.source) else { return };
+        let read = self.read(object, true);
         let mut world = self.world.write();
         world.heard(&self.source, Timestamp::now());
+        let object = match read {
+            Ok(object) => object,
+            Err(unreadable) => return self.skip(&mut world, unreadable),
+        };
         let (key, uid, version) = {
             let meta = object.meta();
             (meta.key.clone(), meta.uid, meta.version)
@@ -273,15 +289,16 @@ impl Feeder {
         world.remove(&self.source, &key, uid, version);
     }
 
-    fn unreadable(&self, object: Unreadable) {
+    /// What can't be read stays as it is known, and is reported; its deletion needs no reading.
+    fn skip(&self, world: &mut World, object: Unreadable) {
         let key = Key::new(object.namespace.unwrap_or_default(), object.name);
         if object.deleted {
             if let Ok(uid) = object.uid.parse() {
-                self.world.write().remove(&self.source, &key, uid, 0);
+                world.remove(&self.source, &key, uid, 0);
             }
             return;
         }
-        self.world.write().keep(&self.source, &key);
+        world.keep(&self.source, &key);
         (self.report)(Skipped { source: self.source.clone(), key, uid: object.uid, problem: object.error });
     }
 
@@ -333,3 +350,6 @@ pub async fn collection(client: &kube::Client, kind: &BoundKind) -> Result<Optio
         Err(e) => Err(e),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,9 @@ pub const FIELD_MANAGER: &str = "agentid";
 
 /// An object of a watch.
 pub trait Wire: DeserializeOwned + Send + 'static {
+    /// Namespace, name and UID: which it is, also where it can't be understood.
+    fn which(&self) -> [&str; 3];
+
     /// What the world takes in.
     ///
     /// # Errors
@@ -58,6 +61,10 @@ pub struct WireMeta {
 }
 
 impl WireMeta {
+    fn which(&self) -> [&str; 3] {
+        [&self.namespace, &self.name, &self.uid]
+    }
+
     /// What controls the object.
     fn controller(&self) -> Option<Controller> {
         let owner = self.owner_references.iter().find(|o| o.controller)?;

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::world::Contest;
 use super::{Blueprint, BoundObject, Hasher, Key, KindName, POD, Uid, World};
 use crate::api::IdentityPer;
@@ -102,8 +104,9 @@ fn one(world: &World, blueprint: &Blueprint, pod: &BoundObject, taken: &mut Opti
     if rivals.is_empty() {
         return made();
     }
-    // One that goes makes room.
-    let Some(agent) = rivals.into_iter().find(|a| !a.meta.deleting && stays(world, a)) else {
+    let Some(agent) = rivals.iter().find(|a| !a.meta.deleting && stays(world, a)) else {
+        // One that goes makes room, unless somebody else's finalizer holds it.
+        *taken = rivals.iter().find(|a| a.meta.deleting).map(|a| a.meta.key.name.clone());
         return Making::Later;
     };
     if !of_object(agent) {
@@ -112,14 +115,32 @@ fn one(world: &World, blueprint: &Blueprint, pod: &BoundObject, taken: &mut Opti
     Making::Nothing
 }
 
-/// Whether an agent is there to stay: one that was made goes with its blueprint and its object.
+/// Whether an agent is there to stay: one that was made goes with its blueprint and its object. Others can bear the
+/// label too: one that is bound to no very object stays.
 fn stays(world: &World, agent: &super::Agent) -> bool {
-    let lives = |b: &super::Bound| {
-        let object = world.bound_object(&b.kind, &agent.meta.key.sibling(b.name.clone()));
-        object.is_some_and(|o| Some(o.meta.uid) == b.uid && !o.finished)
-    };
-    let made_to_stay = || world.blueprint_of(agent).is_some() && agent.bound.as_ref().is_some_and(lives);
-    agent.made_by.is_none() || made_to_stay()
+    if agent.made_by.is_none() {
+        return true;
+    }
+    if world.blueprint_of(agent).is_none() {
+        return false;
+    }
+    let Some(bound) = &agent.bound else { return true };
+    let object = world.bound_object(&bound.kind, &agent.meta.key.sibling(bound.name.clone()));
+    match (object, agent.bound_uid()) {
+        // We delete it if it ever had that object; if that owns it, the garbage collector does.
+        (Some(object), Some(uid)) if object.meta.uid != uid => {
+            agent.status.bound_uid != Some(uid) && !agent.owners.contains(&uid)
+        }
+        (Some(object), _) => !object.finished,
+        (None, exact) => exact.is_none(),
+    }
+}
+
+/// How soon to look again for what a pod waits for: most of it comes while the pod is young.
+#[must_use]
+pub fn again(pod: Option<&BoundObject>, longest: SignedDuration, now: Timestamp) -> SignedDuration {
+    let age = pod.map_or(SignedDuration::ZERO, |p| now.duration_since(p.meta.created));
+    (age / 8).clamp(SignedDuration::from_millis(500), longest)
 }
 
 /// What controls a pod in the end, of the kinds that agents may be bound to; the pod itself if nothing such does.
@@ -158,3 +179,5 @@ pub fn agent_name(object: &str) -> Arc<str> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod told_tests;

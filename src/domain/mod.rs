@@ -38,5 +38,5 @@ pub use seen::*;
 pub use statuslist::{ListId, StatusRef};
 pub use world::{
     BlueprintTally, Contest, Foreign, GrantTally, Holding, Holdings, Lost, Object, Origin, PolicyTally,
-    RecordedBy, Renewals, Source, SourceState, Totals, Unit, View, Work, World,
+    RecordedBy, Renewals, Source, SourceState, Totals, Unit, Unmade, View, Work, World,
 };

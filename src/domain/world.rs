@@ -30,7 +30,7 @@ use jiff::Timestamp;
 
 pub use binders::Unit;
 pub use feed::Object;
-pub use made::{BlueprintTally, Contest};
+pub use made::{BlueprintTally, Contest, Unmade};
 pub use recorded::RecordedBy;
 pub use renewals::Renewals;
 pub use source::{Lost, Source, SourceState};

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::certkeeper::CertificateView;
 use super::keys::KeyView;
 use super::metrics::Metrics;
+use super::statuses::Refusals;
 use crate::api::{API_VERSION, BoundKind, LabelSelector, Reason};
 use crate::cluster::client::CallError;
 use crate::cluster::events::{EventSink, Notice, Severity};
@@ -37,6 +38,7 @@ pub struct Context {
     pub(super) keys: watch::Receiver<Arc<KeyView>>,
     pub(super) certificates: watch::Receiver<Arc<CertificateView>>,
     pub(super) collections: Mutex<HashMap<KindName, String>>,
+    pub(super) refusals: Mutex<Refusals>,
 }
 
 impl Context {

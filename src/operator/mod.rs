@@ -150,6 +150,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
             indexes: Mutex::new(lists::open(&handle, config.status_lists.capacity).await?),
             certificates,
             collections: Mutex::new(HashMap::new()),
+            refusals: Mutex::default(),
         });
         let work = stop.child_token();
         let keeper = ring::keep(&client, &namespace, context.clone(), key_sender, work.clone());

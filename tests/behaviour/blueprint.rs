@@ -48,18 +48,31 @@ async fn counts(t: &Test, name: &str, wanted: [i64; 4]) {
     .await;
 }
 
-async fn uncontested(t: &Test, name: &str, status: &str, parts: &[&str]) {
+/// Waits until a condition of a blueprint has this status, and its message all these parts.
+async fn says_of(t: &Test, name: &str, type_: &str, status: &str, parts: &[&str]) {
     let blueprints: Api<AgentBlueprint> = Api::all(t.client.clone());
     let name = format!("{name}-{}", t.name);
     let parts: Vec<_> = parts.iter().map(|p| t.fill(p)).collect();
-    eventually(format!("AgentBlueprint {name}: Uncontested is {status}"), LATER, || async {
+    eventually(format!("AgentBlueprint {name}: {type_} is {status}"), LATER, || async {
         let found = blueprints.get(&name).await.map_err(|e| e.to_string())?.status.unwrap_or_default();
-        match condition(&found.conditions, "Uncontested") {
+        match condition(&found.conditions, type_) {
             Some(c) if c.status == status && parts.iter().all(|p| c.message.contains(p)) => Ok(()),
             _ => Err(format!("{found:?}")),
         }
     })
     .await;
+}
+
+async fn uncontested(t: &Test, name: &str, status: &str, parts: &[&str]) {
+    says_of(t, name, "Uncontested", status, parts).await;
+}
+
+/// What Events say about a blueprint. Those of what is in no namespace are in the namespace default.
+async fn events_of(t: &Test, name: &str) -> Vec<String> {
+    let all = Api::<Event>::namespaced(t.client.clone(), "default");
+    let about = ListParams::default().fields(&format!("involvedObject.name={name}-{}", t.name));
+    let events = all.list(&about).await.unwrap().items;
+    events.into_iter().filter_map(|e| e.message).collect()
 }
 
 async fn agents(t: &Test) -> BTreeMap<String, AgentIdentity> {
@@ -151,12 +164,8 @@ async fn what_is_the_same_for_all_that_it_made_is_told_once() {
     counts(&t, "bots", [3, 3, 0, 0]).await;
     t.apply(&blueprint("bots", &format!("{inherits}, suspend: true"))).await;
     counts(&t, "bots", [3, 0, 0, 3]).await;
-    // Events of what is in no namespace are in the namespace default.
-    let all = Api::<Event>::namespaced(t.client.clone(), "default");
-    let about = ListParams::default().fields(&format!("involvedObject.name=bots-{}", t.name));
     let mut told = eventually("three Events about the blueprint", LATER, || async {
-        let events = all.list(&about).await.map_err(|e| e.to_string())?.items;
-        let notes: Vec<_> = events.into_iter().filter_map(|e| e.message).collect();
+        let notes = events_of(&t, "bots").await;
         if notes.len() == 3 { Ok(notes) } else { Err(format!("{notes:#?}")) }
     })
     .await;
@@ -239,6 +248,38 @@ async fn a_taken_name_is_left_alone_and_said() {
     let all = agents(&t).await;
     assert_eq!(all.keys().collect::<Vec<_>>(), ["mine", "p"]);
     assert_eq!(all["p"].spec.blueprint, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_made_is_said_until_it_can() {
+    let t = Test::for_pods("bp-quota").await;
+    let quota = "---\napiVersion: v1\nkind: ResourceQuota\nmetadata: {name: q}\nspec: {hard: \
+                 {count/agentidentities.agentid.dev: 0}}\n";
+    t.apply(quota).await;
+    let one_more = agent("probe", "");
+    eventually("the quota is in force", LATER, || async {
+        match t.try_apply(&one_more).await {
+            Err(e) if e.to_string().contains("exceeded quota") => Ok(()),
+            other => {
+                t.delete(&one_more).await;
+                Err(format!("{other:?}"))
+            }
+        }
+    })
+    .await;
+    t.apply(&blueprint("bots", EACH_POD)).await;
+    t.apply(&(pod("p", BOT) + &pod("q", BOT))).await;
+    let parts = ["pod $NS/p can't be made", "exceeded quota", "see the namespace's quotas", "2 such pods"];
+    says_of(&t, "bots", "AgentsMade", "False", &parts).await;
+    eventually("an Event about the blueprint", LATER, || async {
+        let notes = events_of(&t, "bots").await;
+        if notes.iter().any(|n| n.contains("exceeded quota")) { Ok(()) } else { Err(notes) }
+    })
+    .await;
+    t.delete(quota).await;
+    says_of(&t, "bots", "AgentsMade", "True", &[]).await;
+    t.ready("p").await;
+    t.ready("q").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -128,6 +128,15 @@ async fn a_grant_becomes_a_role_binding_and_goes_with_it() {
     let unlabelled = json!({"metadata": {"labels": null}});
     api.patch(&name, &PatchParams::default(), &Patch::Merge(&unlabelled)).await.unwrap();
     bound(&t, &["a", "b"]).await;
+    // One that says to be of no grant is not lost sight of, whatever else is changed.
+    let stray = json!({"metadata": {"labels": {"agentid.dev/grant": "x"}}, "subjects": more["subjects"]});
+    api.patch(&name, &PatchParams::default(), &Patch::Merge(&stray)).await.unwrap();
+    eventually("it is of its grant again", LATER, || async {
+        let labels = api.get_opt(&name).await.unwrap().and_then(|b| b.metadata.labels).unwrap_or_default();
+        if labels.get("agentid.dev/grant") == Some(&uid) { Ok(()) } else { Err(format!("{labels:?}")) }
+    })
+    .await;
+    bound(&t, &["a", "b"]).await;
     api.delete(&name, &Default::default()).await.unwrap();
     bound(&t, &["a", "b"]).await;
 

@@ -19,6 +19,10 @@ pub struct WireObject {
 }
 
 impl Wire for WireObject {
+    fn which(&self) -> [&str; 3] {
+        self.metadata.which()
+    }
+
     fn object(self, source: &Source) -> Result<Object, Unfit> {
         let meta = self.metadata.meta()?;
         Ok(match source {
@@ -89,6 +93,10 @@ impl WireWorkload {
 }
 
 impl Wire for WireWorkload {
+    fn which(&self) -> [&str; 3] {
+        self.metadata.which()
+    }
+
     fn object(self, source: &Source) -> Result<Object, Unfit> {
         let Source::Bound(kind) = source else {
             return Err(Unfit { field: "kind", problem: format!("{source} is no bound kind") });

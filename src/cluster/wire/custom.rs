@@ -57,6 +57,12 @@ struct CustomAnnotations {
     rotate: Option<String>,
 }
 
+impl CustomMeta {
+    fn which(&self) -> [&str; 3] {
+        [&self.namespace, &self.name, &self.uid].map(|part| part.as_deref().unwrap_or_default())
+    }
+}
+
 impl From<CustomMeta> for ObjectMeta {
     fn from(meta: CustomMeta) -> Self {
         Self {
@@ -76,6 +82,10 @@ impl From<CustomMeta> for ObjectMeta {
 }
 
 impl Wire for WireAgent {
+    fn which(&self) -> [&str; 3] {
+        self.metadata.which()
+    }
+
     fn object(self, _: &Source) -> Result<Object, Unfit> {
         let object = AgentIdentity { metadata: self.metadata.into(), spec: self.spec, status: self.status };
         (&object).try_into().map(|a| Object::Agent(Box::new(a)))
@@ -83,6 +93,10 @@ impl Wire for WireAgent {
 }
 
 impl Wire for WireResource {
+    fn which(&self) -> [&str; 3] {
+        self.metadata.which()
+    }
+
     fn object(self, _: &Source) -> Result<Object, Unfit> {
         let object = AgentResource { metadata: self.metadata.into(), spec: self.spec, status: self.status };
         (&object).try_into().map(|r| Object::Resource(Box::new(r)))
@@ -90,6 +104,10 @@ impl Wire for WireResource {
 }
 
 impl Wire for WireBlueprint {
+    fn which(&self) -> [&str; 3] {
+        self.metadata.which()
+    }
+
     fn object(self, _: &Source) -> Result<Object, Unfit> {
         let object = AgentBlueprint { metadata: self.metadata.into(), spec: self.spec, status: self.status };
         (&object).try_into().map(|b| Object::Blueprint(Box::new(b)))
@@ -97,6 +115,10 @@ impl Wire for WireBlueprint {
 }
 
 impl Wire for WireGrant {
+    fn which(&self) -> [&str; 3] {
+        self.metadata.which()
+    }
+
     fn object(self, _: &Source) -> Result<Object, Unfit> {
         let object = AgentGrant { metadata: self.metadata.into(), spec: self.spec, status: self.status };
         (&object).try_into().map(|g| Object::Grant(Box::new(g)))
@@ -104,6 +126,10 @@ impl Wire for WireGrant {
 }
 
 impl Wire for WirePolicy {
+    fn which(&self) -> [&str; 3] {
+        self.metadata.which()
+    }
+
     fn object(self, _: &Source) -> Result<Object, Unfit> {
         let object = AgentPolicy { metadata: self.metadata.into(), spec: self.spec, status: self.status };
         (&object).try_into().map(|p| Object::Policy(Box::new(p)))

@@ -23,6 +23,10 @@ pub struct WireClusterRole {
 }
 
 impl Wire for WireClusterRole {
+    fn which(&self) -> [&str; 3] {
+        self.metadata.which()
+    }
+
     fn object(self, _: &Source) -> Result<Object, Unfit> {
         let violations = Violations::of(&self.metadata.name, self.rules.as_deref().unwrap_or_default());
         Ok(Object::ClusterRole(Box::new(ClusterRole { meta: self.metadata.meta()?, violations })))
@@ -68,11 +72,16 @@ impl WireBinding {
 }
 
 impl Wire for WireBinding {
+    fn which(&self) -> [&str; 3] {
+        self.metadata.which()
+    }
+
     fn object(self, _: &Source) -> Result<Object, Unfit> {
         let unfit = |problem: &str| Unfit { field: "metadata.labels", problem: problem.to_owned() };
         if self.metadata.labels.get(MANAGED_BY.0).map(String::as_str) != Some(MANAGED_BY.1) {
             return Err(unfit("is not agentid's"));
         }
+        // Of no grant is also what names none: nobody holds anything by it, so it goes or is healed.
         let grant = self.metadata.labels.get(GRANT_LABEL).and_then(|uid| uid.parse().ok());
         let names: Option<Vec<&str>> = self
             .subjects
@@ -83,7 +92,7 @@ impl Wire for WireBinding {
         let agent = |name: &str| name.strip_prefix("spiffe://")?.split_once("/agent/")?.1.parse().ok();
         Ok(Object::Binding(Box::new(Binding {
             meta: self.metadata.meta()?,
-            grant: grant.ok_or_else(|| unfit("names no grant"))?,
+            grant: grant.unwrap_or(Binding::OF_NONE),
             role: self.role(),
             subjects: self.subjects.iter().flatten().filter_map(|s| agent(&s.name)).collect(),
             digest: names.map_or_else(Digest::default, subjects_digest),
@@ -129,6 +138,8 @@ mod tests {
         assert_eq!(binding(|v| v["roleRef"]["kind"] = "Role".into()).unwrap().role, None);
         assert_eq!(binding(|v| v["metadata"]["ownerReferences"] = json!([])).unwrap().owner, None);
         assert!(binding(|v| v["metadata"]["labels"] = json!({})).is_err());
+        let stray = binding(|v| v["metadata"]["labels"][GRANT_LABEL] = "x".into()).unwrap();
+        assert_eq!((stray.grant, stray.subjects.len()), (Binding::OF_NONE, 1));
     }
 
     #[test]

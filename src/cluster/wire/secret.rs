@@ -37,6 +37,10 @@ struct Managed {
 }
 
 impl Wire for WireSecret {
+    fn which(&self) -> [&str; 3] {
+        self.metadata.meta.which()
+    }
+
     fn object(self, _: &Source) -> Result<Object, Unfit> {
         self.credentials().map(|c| Object::Secret(Box::new(c)))
     }

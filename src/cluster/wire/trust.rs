@@ -33,6 +33,10 @@ pub fn trust_digest(data: &BTreeMap<String, String>) -> Digest {
 }
 
 impl Wire for WireTrust {
+    fn which(&self) -> [&str; 3] {
+        self.metadata.which()
+    }
+
     fn object(self, _: &Source) -> Result<Object, Unfit> {
         let ours = self.metadata.labels.get(MANAGED_BY.0).map(String::as_str) == Some(MANAGED_BY.1);
         // Whatever else it holds makes it differ from what is wanted.

@@ -3,9 +3,9 @@ use crate::api::Reason;
 use crate::domain::testing::{Cluster, GRANT, RESOURCE};
 use crate::domain::{Controller, GrantDecision, Source, Standing};
 
-const PODS: &str = "podSelector: {matchLabels: {app: bot}}";
+pub(super) const PODS: &str = "podSelector: {matchLabels: {app: bot}}";
 
-fn blueprint(name: &str, more: &str) -> String {
+pub(super) fn blueprint(name: &str, more: &str) -> String {
     format!(
         "{{kind: AgentBlueprint, metadata: {{name: {name}}}, spec: {{namespaceSelector: {{matchLabels: {{team: a}}}}, \
          {more}}}}}"
@@ -13,7 +13,7 @@ fn blueprint(name: &str, more: &str) -> String {
 }
 
 /// A namespace `ns` that blueprints select, one that they don't, and a resource that allows both.
-fn town() -> Cluster {
+pub(super) fn town() -> Cluster {
     let mut c = Cluster::new();
     c.namespace("ns", &[("team", "a")]);
     c.namespace("other", &[]);
@@ -21,7 +21,13 @@ fn town() -> Cluster {
     c
 }
 
-fn pod(c: &mut Cluster, ns: &str, name: &str, labels: &[(&str, &str)], of: Option<(&str, &str, Uid)>) -> Uid {
+pub(super) fn pod(
+    c: &mut Cluster,
+    ns: &str,
+    name: &str,
+    labels: &[(&str, &str)],
+    of: Option<(&str, &str, Uid)>,
+) -> Uid {
     c.put_bound(POD, &Key::new(ns, name), |p| {
         p.labels = labels.iter().copied().collect();
         p.account = Some("bot".into());
@@ -29,8 +35,16 @@ fn pod(c: &mut Cluster, ns: &str, name: &str, labels: &[(&str, &str)], of: Optio
     })
 }
 
-fn agents(c: &Cluster) -> Vec<String> {
+pub(super) fn agents(c: &Cluster) -> Vec<String> {
     c.agents.keys().map(ToString::to_string).collect()
+}
+
+/// Whether a condition of a blueprint is true, and its message.
+pub(super) fn says(c: &Cluster, name: &str, condition: &str) -> (bool, String) {
+    let blueprint = c.world.blueprint(&name.into()).unwrap();
+    let status = crate::domain::status::blueprint_status(&c.world, blueprint, c.now).unwrap().status;
+    let condition = status.conditions.into_iter().find(|c| c.type_ == condition).unwrap();
+    (condition.status == "True", condition.message)
 }
 
 fn refused(c: &Cluster, name: &str) -> Option<Reason> {
@@ -41,7 +55,7 @@ fn refused(c: &Cluster, name: &str) -> Option<Reason> {
     }
 }
 
-const BOT: &[(&str, &str)] = &[("app", "bot")];
+pub(super) const BOT: &[(&str, &str)] = &[("app", "bot")];
 
 #[test]
 fn each_selected_pod_becomes_an_agent_without_a_secret_and_takes_it_along() {
@@ -136,14 +150,8 @@ fn the_older_of_two_blueprints_rules_and_both_say_so() {
     pod(&mut c, "ns", "p", BOT, None);
     c.settle();
     assert_eq!(c.agents[&Key::new("ns", "p")].spec.blueprint.as_deref(), Some("old"));
-    let uncontested = |c: &Cluster, name: &str| {
-        let blueprint = c.world.blueprint(&name.into()).unwrap();
-        let status = crate::domain::status::blueprint_status(&c.world, blueprint, c.now).unwrap().status;
-        let condition = status.conditions.into_iter().find(|c| c.type_ == "Uncontested").unwrap();
-        (condition.status == "True", condition.message)
-    };
     for (name, other) in [("old", "younger AgentBlueprint new"), ("new", "older AgentBlueprint old")] {
-        let (alone, message) = uncontested(&c, name);
+        let (alone, message) = says(&c, name, "Uncontested");
         assert!(!alone && message.contains(other) && message.contains("ns/p"), "{name}: {message}");
     }
     c.delete(&Source::Blueprints, &Key::new("", "old"));
@@ -154,7 +162,7 @@ fn the_older_of_two_blueprints_rules_and_both_say_so() {
         Some("new"),
         "it takes the pod over"
     );
-    assert!(uncontested(&c, "new").0);
+    assert!(says(&c, "new", "Uncontested").0);
 }
 
 #[test]

@@ -31,3 +31,8 @@ pub struct Binding {
     /// Its one ownerReference's UID; `None` if it has none or several.
     pub owner: Option<Uid>,
 }
+
+impl Binding {
+    /// The grant of one whose label names none: no object has this UID.
+    pub const OF_NONE: Uid = Uid(0);
+}

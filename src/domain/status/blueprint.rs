@@ -1,4 +1,5 @@
-//! The status of a blueprint: whether it was read, whether its pods are its own, and how its agents stand.
+//! The status of a blueprint: whether it was read, whether its pods are its own, whether their agents can be made, and
+//! how its agents stand.
 //!
 //! Invariant: of pods that two blueprints select, both say so, each naming the other.
 
@@ -31,8 +32,8 @@ pub fn blueprint_status(
             }
         },
     };
-    let (conditions, transitions) =
-        conditions(vec![accepted, uncontested(world, name)], &blueprint.status, blueprint.generation, now);
+    let said = vec![accepted, uncontested(world, name), agents_made(world, name)];
+    let (conditions, transitions) = conditions(said, &blueprint.status, blueprint.generation, now);
     let tally = world.blueprint_tally(name);
     let status = AgentBlueprintStatus {
         conditions,
@@ -64,11 +65,28 @@ fn uncontested(world: &World, name: &Arc<str>) -> Said {
              the two spec.podSelector ({pods} such pods)"
         )
     } else {
-        format!(
-            "the agent of pod {pod} can't be made: AgentIdentity {} bears its name and is another object's; rename \
-             one of the two ({pods} such pods)",
-            contest.taken.as_deref().unwrap_or_default()
-        )
+        let taken = contest.taken.clone().unwrap_or_default();
+        let leaves = world.agent(&pod.sibling(taken.clone())).is_some_and(|a| a.meta.deleting);
+        let why = if leaves {
+            "bears its name and is being deleted, but held by a finalizer; take that off"
+        } else {
+            "bears its name and is another object's; rename one of the two"
+        };
+        format!("the agent of pod {pod} can't be made: AgentIdentity {taken} {why} ({pods} such pods)")
     };
     Said { kind: "Uncontested", status: Some(false), reason: Reason::Conflict, message }
+}
+
+/// Whether the API server takes the agents that a blueprint makes.
+fn agents_made(world: &World, name: &Arc<str>) -> Said {
+    let pods = world.unmade_of(name).count();
+    let (status, reason, message) = match world.unmade_of(name).next() {
+        None => (true, Reason::Issued, "no agent that was to be made was refused".to_owned()),
+        Some((pod, unmade)) => (
+            false,
+            unmade.refusal.reason,
+            format!("the agent of pod {pod} can't be made: {} ({pods} such pods)", unmade.refusal.message),
+        ),
+    };
+    Said { kind: "AgentsMade", status: Some(status), reason, message }
 }

@@ -30,7 +30,7 @@ pub fn grant_status(world: &World, grant: &Grant, now: Timestamp) -> Option<Stat
             ),
         )
     } else if let Some((reason, _)) = reasons.first().copied() {
-        let detail = refusal_of_grant(world, grant, now).unwrap_or_else(|| {
+        let detail = refusal_of_grant(world, grant, reason, now).unwrap_or_else(|| {
             let list: Vec<_> = reasons.iter().map(|(r, n)| format!("{r}: {n} agents")).collect();
             format!("{}; see the agents' condition GrantsHeld", list.join(", "))
         });
@@ -61,8 +61,8 @@ pub fn grant_status(world: &World, grant: &Grant, now: Timestamp) -> Option<Stat
     (status_digest(&status) != grant.status.digest).then_some(StatusChange { status, transitions })
 }
 
-/// The message of the first agent to which a grant is refused or narrowed, and which agent that is.
-fn refusal_of_grant(world: &World, grant: &Grant, now: Timestamp) -> Option<String> {
+/// The message of the first agent to which a grant is refused or narrowed for this reason, and which agent that is.
+fn refusal_of_grant(world: &World, grant: &Grant, reason: Reason, now: Timestamp) -> Option<String> {
     world.selected_by(grant).0.iter().take(50).find_map(|key| {
         let decision = decide(world, key, now)?;
         let of_grant = decision.grants.iter().find(|g| g.uid == grant.meta.uid)?;
@@ -70,7 +70,8 @@ fn refusal_of_grant(world: &World, grant: &Grant, now: Timestamp) -> Option<Stri
             decide::Standing::Refused(r) => r,
             _ => decision.trouble(world, of_grant)?,
         };
-        Some(format!("AgentIdentity {}: {}: {}", key.name, refusal.reason, refusal.message))
+        (refusal.reason == reason)
+            .then(|| format!("AgentIdentity {}: {}: {}", key.name, refusal.reason, refusal.message))
     })
 }
 
@@ -81,4 +82,23 @@ fn audited_of_grant(world: &World, grant: &Grant, now: Timestamp) -> Option<Stri
         let found = audited.into_iter().find(|o| o.grant.as_ref() == Some(&grant.meta.key.name))?;
         Some(format!("AgentIdentity {}: {}: {}", key.name, found.refusal.reason, found.refusal.message))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::testing::{Cluster, GRANT};
+
+    #[test]
+    fn reason_and_example_are_of_one_agent() {
+        let mut c = Cluster::example();
+        c.apply("{kind: AgentIdentity, metadata: {name: b, namespace: ns}, spec: {suspend: true}}");
+        c.apply(&GRANT.replace("{names: [a]}", "{names: [a, b]}").replace("[reader]", "[reader, admin]"));
+        c.settle();
+        let grant = c.world.grant(&crate::domain::Key::new("ns", "g")).unwrap();
+        let ready = &grant_status(&c.world, grant, c.now).unwrap().status.conditions[0];
+        // Of the first agent, a, a role is refused.
+        assert_eq!(ready.reason, "Suspended");
+        assert!(ready.message.starts_with("AgentIdentity b: Suspended: "), "{}", ready.message);
+    }
 }

@@ -97,9 +97,10 @@ impl World {
         }
     }
 
-    /// Marks the pods that may be to have an agent made for them.
+    /// Marks the pods that may be to have an agent made for them, or of which a blueprint says why they have none.
     pub(super) fn mark_pods(&mut self, which: impl Fn(&Key, &BoundObject) -> bool) {
-        if self.view != View::Operator || !self.blueprints().any(Blueprint::makes_any) {
+        let any = self.blueprints().any(Blueprint::makes_any) || self.made.says_any();
+        if self.view != View::Operator || !any {
             return;
         }
         let Some(pods) = self.bound.get(POD) else { return };
@@ -135,10 +136,10 @@ impl World {
         if self.view != View::Operator || &**kind != POD {
             return;
         }
-        let contested = self.is_contested(key);
+        let said = self.says_of(key);
         let makes =
             self.bound_object(kind, key).is_some_and(|pod| self.blueprints().any(|b| b.makes(&pod.labels)));
-        if makes || contested {
+        if makes || said {
             self.dirty.push((Work::Pod(key.clone()), Lane::Urgent));
         }
     }

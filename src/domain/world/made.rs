@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::World;
 use crate::api::Reason;
-use crate::domain::{Key, Standing};
+use crate::domain::{Key, Refusal, Standing};
 
 /// How an agent of a blueprint stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,15 @@ pub struct Contest {
     pub taken: Option<Arc<str>>,
 }
 
+/// Why the API server did not take an agent that was to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmade {
+    /// The blueprint.
+    pub blueprint: Arc<str>,
+    /// Why.
+    pub refusal: Refusal,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Counted {
     blueprint: Arc<str>,
@@ -56,6 +65,8 @@ pub(super) struct Made {
     blueprints: HashMap<Arc<str>, BlueprintTally>,
     contests: HashMap<Key, Contest>,
     contests_of: HashMap<Arc<str>, BTreeSet<Key>>,
+    unmade: HashMap<Key, Unmade>,
+    unmade_of: HashMap<Arc<str>, BTreeSet<Key>>,
     dirty: BTreeSet<Arc<str>>,
 }
 
@@ -114,6 +125,26 @@ impl Made {
         }
     }
 
+    fn unmade(&mut self, pod: &Key, now: Option<Unmade>) {
+        if self.unmade.get(pod) == now.as_ref() {
+            return;
+        }
+        for (unmade, there) in [(self.unmade.remove(pod), false), (now.clone(), true)] {
+            if let Some(Unmade { blueprint, .. }) = unmade {
+                super::index::toggle(&mut self.unmade_of, blueprint.clone(), pod.clone(), there);
+                self.dirty.insert(blueprint);
+            }
+        }
+        if let Some(now) = now {
+            self.unmade.insert(pod.clone(), now);
+        }
+    }
+
+    /// Whether something is said of any pod.
+    pub(super) fn says_any(&self) -> bool {
+        !self.contests.is_empty() || !self.unmade.is_empty()
+    }
+
     /// The pods of which no agent is made because another one bears the name.
     pub(super) fn kept_off_by(&self, agent: &Key) -> Vec<Key> {
         let is_it = |pod: &Key, c: &Contest| {
@@ -156,6 +187,23 @@ impl World {
         self.made.contest(pod, contest);
     }
 
+    /// What came of a pod.
+    #[must_use]
+    pub fn contest(&self, pod: &Key) -> Option<&Contest> {
+        self.made.contests.get(pod)
+    }
+
+    /// Records what came of making a pod's agent; `None` if it was made, or is not to be.
+    pub fn record_unmade(&mut self, pod: &Key, unmade: Option<Unmade>) {
+        self.made.unmade(pod, unmade);
+    }
+
+    /// Why a pod's agent could not be made.
+    #[must_use]
+    pub fn unmade(&self, pod: &Key) -> Option<&Unmade> {
+        self.made.unmade.get(pod)
+    }
+
     /// The counts of a blueprint.
     #[must_use]
     pub fn blueprint_tally(&self, blueprint: &Arc<str>) -> BlueprintTally {
@@ -168,8 +216,15 @@ impl World {
         pods.filter_map(|pod| self.made.contests.get_key_value(pod))
     }
 
-    pub(super) fn is_contested(&self, pod: &Key) -> bool {
-        self.made.contests.contains_key(pod)
+    /// The pods of which a blueprint could not make the agent, and why.
+    pub fn unmade_of(&self, blueprint: &Arc<str>) -> impl Iterator<Item = (&Key, &Unmade)> {
+        let pods = self.made.unmade_of.get(blueprint).into_iter().flatten();
+        pods.filter_map(|pod| self.made.unmade.get_key_value(pod))
+    }
+
+    /// Whether something is said of a pod on a blueprint.
+    pub(super) fn says_of(&self, pod: &Key) -> bool {
+        self.contest(pod).is_some() || self.unmade(pod).is_some()
     }
 
     /// The blueprints whose counts may have changed since the last call.
@@ -203,6 +258,24 @@ mod tests {
         made.forget_agent(&a);
         made.forget_agent(&b);
         assert!(made.blueprints.is_empty() && made.agents.is_empty() && made.dirty.contains("bp"));
+    }
+
+    #[test]
+    fn what_could_not_be_made_is_of_its_blueprint_until_it_is() {
+        let mut made = Made::default();
+        let pod = Key::new("ns", "p");
+        let unmade = |blueprint: &str, why: &str| {
+            Some(Unmade { blueprint: blueprint.into(), refusal: Refusal::new(Reason::Internal, why) })
+        };
+        made.unmade(&pod, unmade("bp", "quota"));
+        assert!(made.says_any() && made.unmade_of.contains_key("bp") && made.dirty.contains("bp"));
+        made.dirty.clear();
+        made.unmade(&pod, unmade("bp", "quota"));
+        assert!(made.dirty.is_empty(), "the same says nothing new");
+        made.unmade(&pod, unmade("other", "quota"));
+        assert!(!made.unmade_of.contains_key("bp") && made.dirty.len() == 2);
+        made.unmade(&pod, None);
+        assert!(!made.says_any() && made.unmade_of.is_empty());
     }
 
     #[test]
