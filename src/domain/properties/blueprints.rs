@@ -28,6 +28,7 @@ pub(super) fn blueprint(c: &mut Cluster, name: u8, whom: u8, per_pod: bool, says
         "grants: [{name: t, resource: r1, application: {scopes: [s0, s9]}}, {name: u, resource: r0, application: {}, \
          secretKey: z.jwt}], defaults: {tokenLifetime: 30m}",
         "defaults: {lifetime: 40m}",
+        "grants: [{name: k, resource: r3, application: {roles: [r0, r1]}}]",
     ][usize::from(says)];
     c.apply(&format!(
         "{{kind: AgentBlueprint, metadata: {{name: b{name}}}, spec: {{namespaceSelector: {namespaces}, {pods}, \

@@ -88,6 +88,22 @@ pub(super) enum Op {
         name: u8,
         ago: i16,
     },
+    Cluster {
+        offer: u8,
+        allow: u8,
+    },
+    Role {
+        name: u8,
+        what: u8,
+    },
+    Bindable {
+        name: u8,
+        bindable: bool,
+    },
+    Tamper {
+        nth: u8,
+        what: u8,
+    },
     Advance(u16),
     Lose(u8),
     Find,
@@ -107,11 +123,11 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(ns, name, bound, secret, label, suspend, (life, expires, of, user))| Op::Agent {
                 ns, name, bound, secret, label, suspend, life, expires, of, user
             }),
-        4 => (0..2u8, 0..4u8, any::<bool>(), 0..4u8, prop::bool::weighted(0.2))
+        4 => (0..2u8, 0..4u8, any::<bool>(), 0..5u8, prop::bool::weighted(0.2))
             .prop_map(|(name, whom, per_pod, says, suspend)| Op::Blueprint { name, whom, per_pod, says, suspend }),
         4 => (ns.clone(), 0..2u8, prop::bool::weighted(0.8), any::<bool>(), prop::bool::weighted(0.1))
             .prop_map(|(ns, name, bot, controlled, finished)| Op::Pod { ns, name, bot, controlled, finished }),
-        6 => (ns.clone(), name.clone(), 0..5u8, 0..3u8, 0..11u8, 0..5u8, 0..3u8)
+        6 => (ns.clone(), name.clone(), 0..5u8, 0..4u8, 0..11u8, 0..5u8, 0..3u8)
             .prop_map(|(ns, name, agents, resource, rights, times, file)| Op::Grant {
                 ns, name, agents, resource, rights, times, file
             }),
@@ -125,6 +141,10 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         2 => (any::<u8>(), 0..5u8).prop_map(|(nth, what)| Op::Drift { nth, what }),
         1 => (any::<u8>(), ns.clone(), name.clone()).prop_map(|(nth, ns, name)| Op::Copy { nth, ns, name }),
         1 => (ns.clone(), name.clone(), any::<bool>()).prop_map(|(ns, name, there)| Op::Foreign { ns, name, there }),
+        3 => (0..3u8, 0..4u8).prop_map(|(offer, allow)| Op::Cluster { offer, allow }),
+        4 => (0..2u8, 0..4u8).prop_map(|(name, what)| Op::Role { name, what }),
+        2 => (0..2u8, any::<bool>()).prop_map(|(name, bindable)| Op::Bindable { name, bindable }),
+        1 => (any::<u8>(), 0..3u8).prop_map(|(nth, what)| Op::Tamper { nth, what }),
         2 => (ns, name, -300..300i16).prop_map(|(ns, name, ago)| Op::Rotate { ns, name, ago }),
         3 => (0..5_000u16).prop_map(Op::Advance),
         2 => any::<u8>().prop_map(Op::Lose),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::api::{Application, Mode};
+use crate::domain::guardrails::Violations;
 
 /// What one token may say at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,16 +77,13 @@ impl Cluster {
         !object.unselected && !object.finished && exact.is_none_or(|u| u == object.meta.uid.to_string())
     }
 
-    /// The files that an agent must have beside its identity token.
-    pub fn oracle_files(&self, agent: &AgentIdentity) -> BTreeMap<String, Held> {
-        let mut files = BTreeMap::new();
-        let mut grants: Vec<_> =
-            self.grants.values().filter(|g| g.metadata.namespace == agent.metadata.namespace).collect();
+    /// The grants that speak of an agent and are not over, those that come first first.
+    fn oracle_grants(&self, agent: &AgentIdentity) -> Vec<AgentGrant> {
+        let of_namespace = self.grants.values().filter(|g| g.metadata.namespace == agent.metadata.namespace);
+        let mut grants: Vec<_> = of_namespace.cloned().collect();
         grants.sort_by_key(|g| age(&g.metadata));
-        let inherited = self.oracle_inherited(agent);
-        grants.extend(&inherited);
-        let mut taken = BTreeSet::new();
-        for grant in grants {
+        grants.extend(self.oracle_inherited(agent));
+        grants.retain(|grant| {
             let named =
                 grant.spec.agents.names.iter().flatten().any(|n| Some(n) == agent.metadata.name.as_ref());
             let labels = agent.metadata.labels.clone().unwrap_or_default();
@@ -93,20 +91,47 @@ impl Cluster {
             let selected = grant.spec.agents.selector.as_ref().is_some_and(|s| s.matches(label));
             let ends = [grant.spec.expires_at.as_ref().map(|t| t.0), self.oracle_grant_end(agent, grant)];
             let over = ends.into_iter().flatten().any(|end| end <= self.now);
+            !over && (named || selected)
+        });
+        grants
+    }
+
+    fn oracle_begun(&self, grant: &AgentGrant) -> bool {
+        grant.spec.not_before.as_ref().is_none_or(|t| t.0 <= self.now)
+    }
+
+    /// The files that an agent must have beside its identity token.
+    pub fn oracle_files(&self, agent: &AgentIdentity) -> BTreeMap<String, Held> {
+        let mut files = BTreeMap::new();
+        let mut taken = BTreeSet::new();
+        for grant in self.oracle_grants(agent) {
             let Some(file) = &grant.spec.secret_key else { continue };
-            if over || !(named || selected) || !taken.insert(file.clone()) {
+            if !taken.insert(file.clone()) || !self.oracle_begun(&grant) {
                 continue;
             }
-            if grant.spec.not_before.as_ref().is_some_and(|t| t.0 > self.now) {
-                continue;
-            }
-            if let Some(held) = self.oracle_held(agent, grant)
+            if let Some(held) = self.oracle_held(agent, &grant)
                 && held.seconds >= 600
             {
                 files.insert(file.clone(), held);
             }
         }
         files
+    }
+
+    /// The ClusterRoles that an agent must be bound to, as namespace, role and name.
+    pub fn oracle_roles(&self, agent: &AgentIdentity) -> BTreeSet<(String, String, String)> {
+        if !self.oracle_enabled(agent) || !self.oracle_bound(agent) {
+            return BTreeSet::new();
+        }
+        let (namespace, name) = (agent.metadata.namespace.clone(), agent.metadata.name.clone());
+        let [namespace, name] = [namespace.unwrap(), name.unwrap()];
+        let grants = self.oracle_grants(agent);
+        let on_cluster = grants.iter().filter(|g| self.oracle_begun(g)).filter(|g| {
+            let resource = self.resources.get(&Key::new("", g.spec.resource.as_str()));
+            resource.is_some_and(|r| r.spec.kubernetes.is_some())
+        });
+        let held = on_cluster.filter_map(|g| self.oracle_held(agent, g));
+        held.flat_map(|h| h.roles).map(|role| (namespace.clone(), role, name.clone())).collect()
     }
 
     pub(super) fn oracle_blueprint(&self, agent: &AgentIdentity) -> Option<&AgentBlueprint> {
@@ -198,6 +223,10 @@ impl Cluster {
         let asked = grant.spec.application.clone().or_else(as_user)?;
         roles.retain(|r| offered_roles.contains(r) && asked.roles.contains(r));
         scopes.retain(|s| offered_scopes.contains(s) && asked.scopes.contains(s));
+        if resource.spec.kubernetes.is_some() {
+            let harmless = |r: &ClusterRole| r.violations == Violations::default();
+            roles.retain(|r| self.cluster_roles.get(&Key::new("", r.as_str())).is_some_and(harmless));
+        }
         if roles.is_empty() && scopes.is_empty() && !(asked.roles.is_empty() && asked.scopes.is_empty()) {
             return None;
         }
