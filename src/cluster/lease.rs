@@ -11,7 +11,6 @@ mod standing;
 mod step;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -111,7 +110,7 @@ impl Lease {
             wanted: Mutex::default(),
             written: watch::Sender::new((0, String::new())),
             urgent: Notify::new(),
-            transitions: AtomicU64::new(0),
+            transitions: Mutex::default(),
         };
         Ok(Self {
             api: Api::namespaced(client, namespace),
@@ -280,9 +279,10 @@ impl Lease {
     }
 
     fn note_transitions(&self) {
-        let spec = self.observed.as_ref().and_then(|o| o.object.spec.as_ref());
-        let transitions = spec.and_then(|s| s.lease_transitions).and_then(|n| u64::try_from(n).ok());
-        self.shared.transitions.store(transitions.unwrap_or_default(), Ordering::Relaxed);
+        let Some(observed) = &self.observed else { return };
+        let transitions = observed.object.spec.as_ref().and_then(|s| s.lease_transitions);
+        let transitions = transitions.and_then(|n| u64::try_from(n).ok()).unwrap_or_default();
+        *locked(&self.shared.transitions) = Some(transitions);
     }
 
     fn annotations(&self) -> BTreeMap<String, String> {

@@ -33,7 +33,7 @@ pub use verify::{
     CHECKS, Expect, ExpectAny, MAX_TOKEN_BYTES, Typ, Verified, VerifyError, inspect, verify,
     verify_any_audience,
 };
-pub use x509::{Authority, BACKDATED, Issued, X509Error, not_after};
+pub use x509::{Authority, BACKDATED, Issued, Validity, X509Error, validity};
 
 /// Makes `aws-lc-rs` the process-wide provider of `rustls` and `jsonwebtoken`.
 ///

@@ -25,7 +25,7 @@ use thiserror::Error;
 
 use super::Secret;
 
-pub use validity::not_after;
+pub use validity::{Validity, validity};
 
 /// By how much a certificate is valid before it is made: clocks may be off by as much.
 pub const BACKDATED: SignedDuration = SignedDuration::from_mins(5);

@@ -4,6 +4,8 @@
 //! number of agents.
 
 mod process;
+#[cfg(test)]
+pub mod testing;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;

@@ -13,14 +13,13 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use jiff::Timestamp;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use thiserror::Error;
 
-use crate::crypto::not_after;
+use crate::crypto::{Validity, validity};
 
 /// Why a certificate and a key can't be served.
 #[derive(Debug, Error)]
@@ -51,7 +50,7 @@ pub struct Tls(Arc<RwLock<Loaded>>);
 struct Loaded {
     config: Arc<ServerConfig>,
     print: Print,
-    expires: Option<Timestamp>,
+    validity: Option<Validity>,
 }
 
 /// A fingerprint of a certificate and its key, to see whether anything changed without keeping the key.
@@ -65,8 +64,8 @@ impl Tls {
     /// [`TlsError`] unless the pair can be used and belongs together.
     pub fn new(cert_chain_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
         let config = config(cert_chain_pem, key_pem)?;
-        let (print, expires) = (print(cert_chain_pem, key_pem), not_after(cert_chain_pem));
-        Ok(Self(Arc::new(RwLock::new(Loaded { config, print, expires }))))
+        let (print, validity) = (print(cert_chain_pem, key_pem), validity(cert_chain_pem));
+        Ok(Self(Arc::new(RwLock::new(Loaded { config, print, validity }))))
     }
 
     /// The same, from files of at most 1 MiB.
@@ -94,15 +93,15 @@ impl Tls {
             return Ok(false);
         }
         let config = config(cert_chain_pem, key_pem)?;
-        let expires = not_after(cert_chain_pem);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Loaded { config, print, expires };
+        let validity = validity(cert_chain_pem);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Loaded { config, print, validity };
         Ok(true)
     }
 
-    /// When the server's own certificate expires, if it can be told.
+    /// When the server's own certificate is valid, if it can be told.
     #[must_use]
-    pub fn expires(&self) -> Option<Timestamp> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).expires
+    pub fn validity(&self) -> Option<Validity> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).validity
     }
 
     /// What a new connection is answered with.

@@ -33,6 +33,12 @@ struct ByKind {
     kind: String,
 }
 
+impl ByKind {
+    fn of(source: &Source) -> Self {
+        Self { kind: source.to_string() }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByLane {
     lane: &'static str,
@@ -89,7 +95,8 @@ pub(super) struct Sights<'a> {
     pub(super) world: &'a World,
     /// Of the leader alone: who stands by does not read the keys.
     pub(super) keys: Option<&'a KeyView>,
-    pub(super) lease_transitions: u64,
+    /// None before the Lease was read.
+    pub(super) lease_transitions: Option<u64>,
     pub(super) calls: &'a Calls,
 }
 
@@ -144,7 +151,7 @@ impl Metrics {
     }
 
     pub(super) fn skipped(&self, kind: &Source) {
-        self.skipped.get_or_create(&ByKind { kind: kind.to_string() }).inc();
+        self.skipped.get_or_create(&ByKind::of(kind)).inc();
     }
 
     pub(super) fn depths(&self, (urgent, paced): (usize, usize), working: usize) {
@@ -160,13 +167,16 @@ impl Metrics {
     /// Everything in the OpenMetrics text format, with the world's sizes and ages as they are now.
     pub(super) fn text(&self, sights: &Sights<'_>, now: Timestamp) -> String {
         metrics::text("operator", |registry| {
+            // Each kind's from the start, bound ones as they are configured.
+            for source in sights.world.sources().keys() {
+                drop(self.skipped.get_or_create(&ByKind::of(source)));
+            }
             self.counts(registry);
-            counter(
-                registry,
-                "lease_transitions",
-                "How often the leadership has changed hands, as the Lease says",
-                sights.lease_transitions,
-            );
+            // A 0 that is not the Lease's would look like a reset, and what follows like so many changes.
+            if let Some(transitions) = sights.lease_transitions {
+                let help = "How often the leadership has changed hands, as the Lease says";
+                counter(registry, "lease_transitions", help, transitions);
+            }
             renewals(registry, &sights.world.renewals(now, LATE));
             totals(registry, sights.world);
             metrics::world(registry, sights.world, now);
@@ -266,6 +276,24 @@ fn totals(registry: &mut Registry, world: &World) {
 mod tests {
     use super::*;
     use crate::domain::testing::Cluster;
+    use crate::metrics::testing::tells_counters_from_the_start;
+
+    #[test]
+    fn what_alerts_count_is_told_from_the_start() {
+        let c = Cluster::example();
+        let calls = Calls::default();
+        let mut sights = Sights { world: &c.world, keys: None, lease_transitions: Some(0), calls: &calls };
+        let text = Metrics::default().text(&sights, Timestamp::UNIX_EPOCH);
+        tells_counters_from_the_start(&text, |name| !name.starts_with("agentid_serve_"));
+        for kind in ["agentpolicies", "clusterroles", "apps/v1/Deployment"] {
+            let line = format!("agentid_objects_skipped_total{{kind=\"{kind}\"}} 0");
+            assert!(text.contains(&line), "{line} in\n{text}");
+        }
+        // A 0 before the Lease was read would look like a reset.
+        sights.lease_transitions = None;
+        let text = Metrics::default().text(&sights, Timestamp::UNIX_EPOCH);
+        assert!(!text.contains("agentid_lease_transitions"), "{text}");
+    }
 
     #[test]
     fn says_what_it_counted() {
@@ -275,7 +303,8 @@ mod tests {
         metrics.withdrawn(Instant::now());
         let mut c = Cluster::example();
         c.settle();
-        let sights = Sights { world: &c.world, keys: None, lease_transitions: 3, calls: &Calls::default() };
+        let sights =
+            Sights { world: &c.world, keys: None, lease_transitions: Some(3), calls: &Calls::default() };
         let expiry = c.world.secrets().map(|s| s.expires_at).min().unwrap();
         let text = metrics.text(&sights, expiry + SignedDuration::from_secs(1));
         for line in [

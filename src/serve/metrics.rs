@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use super::lists::Lists;
 use crate::api::Reason;
 use crate::cluster::client::Calls;
+use crate::crypto::Validity;
 use crate::domain::World;
 use crate::domain::keyring::{KeyRing, Times};
 use crate::metrics::{self, ByMode, Modes, Reasons, gauge, latency, modes, number, reasons};
@@ -68,12 +69,16 @@ pub(super) struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        let limited = Family::<BySide, Counter>::default();
+        for by in ["source", "agent"] {
+            drop(limited.get_or_create(&BySide { by }));
+        }
         Self {
             issued: modes(),
             refused: reasons(),
-            limited: Family::default(),
-            introspections: Family::default(),
-            verifications: Family::default(),
+            limited,
+            introspections: answers(["active", "inactive"]),
+            verifications: answers(["accepted", "refused"]),
             seconds: Family::new_with_constructor(latency),
             public: Arc::default(),
             proxies: Arc::default(),
@@ -81,13 +86,22 @@ impl Default for Metrics {
     }
 }
 
+/// A counter for each answer, each of them there from the start.
+fn answers(all: [&'static str; 2]) -> Family<ByAnswer, Counter> {
+    let family = Family::<ByAnswer, Counter>::default();
+    for answer in all {
+        drop(family.get_or_create(&ByAnswer { answer }));
+    }
+    family
+}
+
 /// What a scrape looks at beside the counters.
 pub(super) struct Sights<'a> {
     pub(super) world: &'a World,
     pub(super) ring: Option<&'a KeyRing>,
     pub(super) lists: &'a Lists,
-    /// When the certificate that is served expires.
-    pub(super) certificate: Option<Timestamp>,
+    /// When the certificate that is served is valid.
+    pub(super) certificate: Option<Validity>,
     pub(super) calls: &'a Calls,
 }
 
@@ -137,9 +151,11 @@ impl Metrics {
             self.counts(registry);
             self.ports(registry);
             lists(registry, sights.lists);
-            if let Some(at) = sights.certificate {
+            if let Some(Validity { not_before, not_after }) = sights.certificate {
+                let help = "From when on the certificate that is served is valid";
+                gauge(registry, "serve_certificate_start_timestamp_seconds", help, not_before.as_second());
                 let help = "When the certificate that is served expires";
-                gauge(registry, "serve_certificate_expiry_timestamp_seconds", help, at.as_second());
+                gauge(registry, "serve_certificate_expiry_timestamp_seconds", help, not_after.as_second());
             }
             metrics::world(registry, sights.world, now);
             metrics::keys(registry, sights.ring, &Times::from(sights.world.config()));
@@ -214,6 +230,36 @@ fn lists(registry: &mut Registry, lists: &Lists) {
 mod tests {
     use super::*;
     use crate::api::Configuration;
+    use crate::metrics::testing::tells_counters_from_the_start;
+
+    fn text(metrics: &Metrics) -> String {
+        let config = Configuration::new("https://a.example.com", "a.example.com");
+        let world = World::of(config.clone(), crate::domain::View::Service);
+        let sights = Sights {
+            world: &world,
+            ring: None,
+            lists: &Lists::new(&config),
+            certificate: Some(Validity {
+                not_before: Timestamp::from_second(1_797_408_000).unwrap(),
+                not_after: Timestamp::from_second(1_800_000_000).unwrap(),
+            }),
+            calls: &Calls::default(),
+        };
+        metrics.text(&sights, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn what_alerts_count_is_told_from_the_start() {
+        let text = text(&Metrics::default());
+        tells_counters_from_the_start(&text, |name| name.starts_with("agentid_serve_"));
+        for line in [
+            "agentid_serve_introspections_total{answer=\"inactive\"} 0",
+            "agentid_serve_verifications_total{answer=\"refused\"} 0",
+            "agentid_serve_rate_limited_total{by=\"source\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
 
     #[test]
     fn says_what_it_counted() {
@@ -221,26 +267,22 @@ mod tests {
         metrics.issued("delegated");
         metrics.refused(Reason::Unknown);
         metrics.limited(Side::Agent);
+        metrics.introspected(false);
+        metrics.verified(true);
         metrics.took("/token", Instant::now());
         metrics.took("/statuslists/00ff", Instant::now());
-        let config = Configuration::new("https://a.example.com", "a.example.com");
-        let world = World::of(config.clone(), crate::domain::View::Service);
-        let sights = Sights {
-            world: &world,
-            ring: None,
-            lists: &Lists::new(&config),
-            certificate: Some(Timestamp::from_second(1_800_000_000).unwrap()),
-            calls: &Calls::default(),
-        };
-        let text = metrics.text(&sights, Timestamp::UNIX_EPOCH);
+        let text = text(&metrics);
         for line in [
             "agentid_serve_tokens_issued_total{mode=\"delegated\"} 1",
             "agentid_serve_tokens_issued_total{mode=\"identity\"} 0",
             "agentid_serve_refusals_total{reason=\"Unknown\"} 1",
             "agentid_serve_rate_limited_total{by=\"agent\"} 1",
+            "agentid_serve_introspections_total{answer=\"inactive\"} 1",
+            "agentid_serve_verifications_total{answer=\"accepted\"} 1",
             "agentid_serve_request_duration_seconds_count{endpoint=\"token\"} 1",
             "agentid_serve_request_duration_seconds_count{endpoint=\"statuslist\"} 1",
             "agentid_serve_requests_total{port=\"verify\"} 0",
+            "agentid_serve_certificate_start_timestamp_seconds 1797408000",
             "agentid_serve_certificate_expiry_timestamp_seconds 1800000000",
             "agentid_watch_age_seconds{kind=\"leases\"} -1",
             "agentid_keys_available 0",

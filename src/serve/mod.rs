@@ -323,7 +323,7 @@ impl Told for Tells {
             world: &state.world.read(),
             ring: ring.as_ref().map(|r| &r.0.ring),
             lists: &state.lists,
-            certificate: state.tls.get().and_then(Tls::expires),
+            certificate: state.tls.get().and_then(Tls::validity),
             calls: &state.calls,
         };
         state.metrics.text(&sights, Timestamp::now())

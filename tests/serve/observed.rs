@@ -85,7 +85,8 @@ async fn what_is_scraped_is_what_is_documented() {
     assert!(value(&text, "agentid_key_rotation_due_timestamp_seconds", &[("purpose", "status-lists")]) > now);
     let served = service.metrics().await;
     let expires = value(&served, "agentid_serve_certificate_expiry_timestamp_seconds", &[]);
-    assert!(expires > now + 86400.0, "{expires}");
+    let starts = value(&served, "agentid_serve_certificate_start_timestamp_seconds", &[]);
+    assert!(expires > now + 86400.0 && starts < now, "{starts} {expires}");
     let updated = value(&served, "agentid_serve_status_lists_updated_timestamp_seconds", &[]);
     assert!(updated > now - 60.0 && updated < now + 5.0, "{updated}");
     assert!(value(&served, "agentid_serve_status_list_entries", &[("status", "INVALID")]) >= 1.0, "{served}");

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -96,8 +95,8 @@ pub(super) struct Shared {
     /// Version of the annotations that are on the Lease, and the Lease's resourceVersion since.
     pub(super) written: watch::Sender<(u64, String)>,
     pub(super) urgent: Notify,
-    /// How often the lease has changed hands, as it says.
-    pub(super) transitions: AtomicU64,
+    /// How often the lease has changed hands, as it says; none before it was read.
+    pub(super) transitions: Mutex<Option<u64>>,
 }
 
 /// Access to a running election from elsewhere.
@@ -113,10 +112,10 @@ impl LeaseHandle {
         self.shared.state.subscribe()
     }
 
-    /// How often the lease has changed hands, as it was last seen.
+    /// How often the lease has changed hands, as it was last seen; `None` before it was.
     #[must_use]
-    pub fn transitions(&self) -> u64 {
-        self.shared.transitions.load(Ordering::Relaxed)
+    pub fn transitions(&self) -> Option<u64> {
+        *locked(&self.shared.transitions)
     }
 
     /// Replaces what was set before; other annotations of the Lease stay. Written with the next renewal.

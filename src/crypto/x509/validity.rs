@@ -1,4 +1,4 @@
-//! Until when a certificate is valid: the one field that is read of certificates which are not of our making.
+//! From when until when a certificate is valid: the one field that is read of certificates which are not of our making.
 //!
 //! Invariant: what is no certificate says nothing; it decides nothing either, it is only told.
 
@@ -10,9 +10,18 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// When the first certificate of a chain in PEM expires (RFC 5280 §4.1.2.5).
+/// When a certificate is valid (RFC 5280 §4.1.2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// From when on.
+    pub not_before: Timestamp,
+    /// Until when.
+    pub not_after: Timestamp,
+}
+
+/// When the first certificate of a chain in PEM is valid.
 #[must_use]
-pub fn not_after(chain_pem: &str) -> Option<Timestamp> {
+pub fn validity(chain_pem: &str) -> Option<Validity> {
     let der = CertificateDer::from_pem_slice(chain_pem.as_bytes()).ok()?;
     let (certificate, _) = inside(&der, SEQUENCE)?;
     let (mut fields, _) = inside(certificate, SEQUENCE)?;
@@ -24,8 +33,14 @@ pub fn not_after(chain_pem: &str) -> Option<Timestamp> {
         fields = value(fields)?.2;
     }
     let (validity, _) = inside(fields, SEQUENCE)?;
-    let (_, _, after) = value(validity)?;
-    let (tag, text, _) = value(after)?;
+    let (not_before, rest) = time(validity)?;
+    let (not_after, _) = time(rest)?;
+    Some(Validity { not_before, not_after })
+}
+
+/// The instant that comes first, and what follows it.
+fn time(der: &[u8]) -> Option<(Timestamp, &[u8])> {
+    let (tag, text, rest) = value(der)?;
     let text = std::str::from_utf8(text).ok()?;
     let full = match (tag, text.get(..2)?) {
         // RFC 5280 §4.1.2.5.1: two digits of a year from 1950 to 2049.
@@ -35,7 +50,7 @@ pub fn not_after(chain_pem: &str) -> Option<Timestamp> {
         _ => return None,
     };
     let at = DateTime::strptime("%Y%m%d%H%M%S", full.strip_suffix('Z')?).ok()?;
-    TimeZone::UTC.to_timestamp(at).ok()
+    Some((TimeZone::UTC.to_timestamp(at).ok()?, rest))
 }
 
 /// The content of a value of this tag, and what follows it.
@@ -64,28 +79,33 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::crypto::Authority;
+    use crate::crypto::{Authority, BACKDATED};
 
     #[test]
-    fn a_certificate_says_until_when_it_is_valid() {
+    fn a_certificate_says_when_it_is_valid() {
         let now = Timestamp::now();
+        let seconds = |pem: &str| {
+            let Validity { not_before, not_after } = validity(pem).unwrap();
+            (not_before.as_second(), not_after.as_second())
+        };
+        let from = (now - BACKDATED).as_second();
         // Before 2050 a UTCTime, from then on a GeneralizedTime.
         for until in [now + SignedDuration::from_hours(24), "2061-02-03T04:05:06Z".parse().unwrap()] {
             let authority = Authority::generate("a", now, until).unwrap();
-            assert_eq!(not_after(authority.certificate_pem()).unwrap().as_second(), until.as_second());
+            assert_eq!(seconds(authority.certificate_pem()), (from, until.as_second()));
             let server = now + SignedDuration::from_hours(1);
             let issued = authority.issue_server(&["a.example.com".to_owned()], &[], now, server).unwrap();
-            assert_eq!(not_after(&issued.chain_pem).unwrap().as_second(), server.as_second());
+            assert_eq!(seconds(&issued.chain_pem), (from, server.as_second()));
         }
     }
 
     #[test]
     fn what_is_no_certificate_says_nothing() {
-        assert_eq!(not_after(""), None);
+        assert_eq!(validity(""), None);
         let pem =
             |base64: &str| format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n");
         for base64 in ["MA==", "MAA=", "MAIwAA==", "MIT/////", "MIA=", "AAAA"] {
-            assert_eq!(not_after(&pem(base64)), None, "{base64}");
+            assert_eq!(validity(&pem(base64)), None, "{base64}");
         }
     }
 }
