@@ -68,6 +68,11 @@ impl Pace {
         Duration::from_secs(u64::from(self.per)) / self.number
     }
 
+    /// How long nothing may come before it is given up: the next may have been asked for only now.
+    fn patience(self) -> Duration {
+        follow::PATIENCE.saturating_add(self.pause())
+    }
+
     /// How long so many take.
     fn takes(self, many: usize) -> Duration {
         self.pause().saturating_mul(u32::try_from(many).unwrap_or(u32::MAX))
@@ -114,13 +119,15 @@ pub enum RotateError {
     #[error(
         "{left} of {all} Secrets wait, and none was minted anew for {}s; what was asked for stands and is done when an \
          operator leads: look at its log and at the Lease agentid-operator. Go on with --since {since}",
-        follow::PATIENCE.as_secs()
+        .patience.as_secs()
     )]
     NoAnswer {
         /// So many.
         left: usize,
         /// Of so many.
         all: usize,
+        /// For so long.
+        patience: Duration,
         /// Which rotation.
         since: Timestamp,
     },

@@ -26,7 +26,7 @@ use super::look::{LookError, Output, print_objects};
 use super::progress::Progress;
 use super::why::object_name;
 use crate::cluster::client::{CallError, ClientError, connect, timed};
-use crate::cluster::lease::LEASE_NAME;
+use crate::cluster::lease::{LEASE_NAME, LeaseConfig};
 use crate::cluster::write::Writer;
 
 /// So many deletes are under way at once.
@@ -36,8 +36,8 @@ const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long what is deleted may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A leader renews every two seconds; another takes over within this.
-const TAKEOVER: Duration = Duration::from_secs(16);
+/// How long the calls of one that takes over may take.
+const CALLS: Duration = Duration::from_secs(1);
 
 /// Say what agentid leaves in a cluster, or take all of it away.
 ///
@@ -172,6 +172,12 @@ impl UninstallArgs {
     }
 }
 
+/// How long the Lease is looked at: a leader renews every two seconds, and where one has just died another has taken
+/// over by then.
+fn takeover() -> Duration {
+    LeaseConfig::default().takeover() + CALLS
+}
+
 /// Who leads, if anybody does: one that renews, or may yet take over.
 async fn leader(client: &Client, namespace: &str) -> Result<Option<String>, UninstallError> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
@@ -190,7 +196,7 @@ async fn leader(client: &Client, namespace: &str) -> Result<Option<String>, Unin
     // By no clock but our own stopwatch: whether the Lease is written while we look.
     let began = Instant::now();
     eprintln!("looking whether an operator leads");
-    while began.elapsed() < TAKEOVER {
+    while began.elapsed() < takeover() {
         tokio::time::sleep(PAUSE).await;
         let Some(now) = read().await? else { return Ok(None) };
         if now.metadata.resource_version != first.metadata.resource_version {

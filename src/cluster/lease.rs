@@ -56,6 +56,20 @@ impl Default for LeaseConfig {
     }
 }
 
+impl LeaseConfig {
+    /// The longest pause before a try to acquire.
+    fn slowest_retry(&self) -> Duration {
+        self.retry_period.mul_f64(1.2)
+    }
+
+    /// Within so long after a leader's last renewal another one takes over, the time of its calls apart: who stands by
+    /// sees that renewal at one try, waits for `duration`, and acquires at the try that follows.
+    #[must_use]
+    pub fn takeover(&self) -> Duration {
+        self.duration + self.slowest_retry() * 2
+    }
+}
+
 /// What can be wrong with a lease.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
@@ -97,9 +111,8 @@ impl Lease {
         identity: impl Into<String>,
         config: LeaseConfig,
     ) -> Result<Self, LeaseError> {
-        let slow = config.retry_period.mul_f64(1.2);
         if config.retry_period.is_zero()
-            || config.renew_deadline <= slow
+            || config.renew_deadline <= config.slowest_retry()
             || config.duration <= config.renew_deadline
         {
             return Err(LeaseError::Times);

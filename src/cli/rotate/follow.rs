@@ -18,7 +18,7 @@ use crate::cluster::wire::WireSecret;
 use crate::cluster::write::Writer;
 use crate::domain::{Credentials, Key};
 
-/// How long nothing may come before it is given up.
+/// How long nothing may come of what was asked for before it is given up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// So many patches are under way at once.
 const AT_ONCE: usize = 16;
@@ -44,6 +44,7 @@ pub(super) async fn follow(
     report: &mut Report,
 ) -> Result<(), RotateError> {
     let (rotation, pace) = (report.rotation, report.pace);
+    let patience = pace.patience();
     let mut follow = Follow::new(report);
     let all = follow.open.len();
     eprintln!("this rotation is {rotation}; interrupted, go on with it by --since {rotation}");
@@ -81,16 +82,16 @@ pub(super) async fn follow(
                 }
                 follow.heard(signal);
             }
-            () = sleep_until(follow.last + PATIENCE) => break Err(None),
+            () = sleep_until(follow.last + patience) => break Err(None),
         }
     };
     progress.end();
-    let waited = follow.last.elapsed() >= PATIENCE;
+    let waited = follow.last.elapsed() >= patience;
     let left = follow.open.len();
     match ended {
         Ok(()) => failures(report),
         Err(Some(error)) => Err(RotateError::Secrets(error)),
-        Err(None) if waited => Err(RotateError::NoAnswer { left, all, since: rotation }),
+        Err(None) if waited => Err(RotateError::NoAnswer { left, all, patience, since: rotation }),
         Err(None) => Err(RotateError::Interrupted { done: all - left, all, since: rotation }),
     }
 }

@@ -37,6 +37,18 @@ fn paces_are_read() {
 }
 
 #[test]
+fn patience_is_longer_than_the_time_from_one_to_the_next() {
+    let since = AT.parse().unwrap();
+    for (text, seconds) in [("20/s", 60), ("2/m", 90), ("1/m", 120)] {
+        let pace = pace(text).unwrap();
+        let patience = pace.patience();
+        assert!(patience >= pace.pause() + follow::PATIENCE, "{text}");
+        let said = RotateError::NoAnswer { left: 1, all: 2, patience, since }.to_string();
+        assert!(said.contains(&format!("none was minted anew for {seconds}s;")), "{text}: {said}");
+    }
+}
+
+#[test]
 fn who_is_meant_and_who_is_left_out() {
     let mut c = town();
     let report = said(&c);

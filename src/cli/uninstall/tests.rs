@@ -14,6 +14,12 @@ fn report() -> Report {
 }
 
 #[test]
+fn a_takeover_is_waited_for_to_its_end() {
+    // The Lease's 15 s, and twice the longest pause between two tries: docs/operations.md says 15 to 20 s.
+    assert!(takeover() > Duration::from_secs(20), "{:?}", takeover());
+}
+
+#[test]
 fn what_is_there_is_said() {
     let mut report = report();
     let text = report.text(false);
