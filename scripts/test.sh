@@ -11,12 +11,12 @@ tests/interop/setup.sh >/dev/null
 tests/chart/setup.sh >/dev/null
 # Without it, the test of the alerts says that it was skipped.
 tests/alerts/setup.sh >/dev/null || true
-# The image and the node's programs, where there can be a node; the test itself says where not.
-if [ -z "${AGENTID_TEST_CONTEXT:-}" ] && tests/node/node.sh check >/dev/null; then
-  tests/node/get.sh >/dev/null
+# The image and the node's programs, where there can be a node. Where not, or where these can't be had, all other tests run:
+# the node's own says that it was skipped, and why; an image that can't be built fails it.
+if [ -z "${AGENTID_TEST_CONTEXT:-}" ] && tests/node/node.sh check >/dev/null && tests/node/get.sh >/dev/null; then
   # Named, so that the test doesn't build it anew.
-  AGENTID_TEST_IMAGE=${AGENTID_TEST_IMAGE:-$(scripts/image.sh)}
-  export AGENTID_TEST_IMAGE
+  AGENTID_TEST_IMAGE=${AGENTID_TEST_IMAGE:-$(scripts/image.sh)} || AGENTID_TEST_IMAGE=
+  if [ -n "$AGENTID_TEST_IMAGE" ]; then export AGENTID_TEST_IMAGE; else unset AGENTID_TEST_IMAGE; fi
 fi
 
 status=0

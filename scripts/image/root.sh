@@ -45,6 +45,10 @@ case $arch in
   *) die "--arch $arch: amd64 or arm64" ;;
 esac
 command -v python3 >/dev/null || die "python3 is needed: install it"
+# Not this machine's bundle: an administrator may have added authorities to that.
+authorities=(/usr/share/ca-certificates/mozilla/*.crt)
+[ -z "${AGENTID_CA_BUNDLE:-}" ] || authorities=("$AGENTID_CA_BUNDLE")
+[ -e "${authorities[0]}" ] || die "no ${authorities[0]}: install ca-certificates (Debian, Ubuntu), or name a bundle by AGENTID_CA_BUNDLE"
 
 # ---- the program ----------------------------------------------------------------------------------
 
@@ -71,14 +75,7 @@ rm -rf "$out"
 mkdir -p "$out/etc/ssl/certs" "$out/sbom"
 install -m 755 "$program" "$out/agentid"
 bundle=$out/etc/ssl/certs/ca-certificates.crt
-if [ -n "${AGENTID_CA_BUNDLE:-}" ]; then
-  cat "$AGENTID_CA_BUNDLE" >"$bundle"
-else
-  # Not this machine's bundle: an administrator may have added authorities to that.
-  mozilla=(/usr/share/ca-certificates/mozilla/*.crt)
-  [ -e "${mozilla[0]}" ] || die "no ${mozilla[0]%/*}: install ca-certificates (Debian, Ubuntu), or name a bundle by AGENTID_CA_BUNDLE"
-  cat "${mozilla[@]}" >"$bundle"
-fi
+cat "${authorities[@]}" >"$bundle"
 scripts/image/sbom.py --target "$target" >"$out/sbom/agentid.spdx.json"
 chmod 644 "$bundle" "$out/sbom/agentid.spdx.json"
 find "$out" -type d -exec chmod 755 {} +

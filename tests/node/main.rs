@@ -7,6 +7,7 @@ mod common;
 mod node;
 mod pods;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -151,6 +152,23 @@ fn names(node: &Node, kind: &str, namespace: &str) -> Vec<String> {
     let list = node.json(["-n", namespace, "get", kind]).unwrap();
     let items = list["items"].as_array().unwrap();
     items.iter().map(|i| i["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A machine that lacks something says so before anything is made, as `make test` needs it.
+#[test]
+fn what_the_machine_lacks_is_said() {
+    let dir = target_dir().join("node-check");
+    std::fs::create_dir_all(&dir).unwrap();
+    let cc = dir.join("cc");
+    std::fs::write(&cc, "#!/bin/sh\nexit 1\n").unwrap();
+    std::fs::set_permissions(&cc, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+    let check = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/node.sh");
+    let output = Command::new(check).arg("check").env("PATH", path).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    // Who is not root hears that first.
+    assert!(said.contains("install the package libc6-dev") || said.contains("needs root"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use crate::common::target_dir;
 
+/// What the image's certificates are made of.
+const AUTHORITIES: &str = "/usr/share/ca-certificates/mozilla";
 /// How long another worktree's node is waited for.
 const TURN: &str = "900";
 
@@ -31,10 +33,19 @@ pub fn obstacle() -> Option<String> {
     }
     let output = Command::new(script("tests/node/node.sh")).arg("check").output().unwrap();
     match output.status.code() {
-        Some(0) => None,
-        Some(3) => Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        Some(0) => {}
+        Some(3) => return Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
         _ => panic!("node.sh check: {}", String::from_utf8_lossy(&output.stderr)),
     }
+    let given = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    if !given("AGENTID_TEST_IMAGE") && !given("AGENTID_CA_BUNDLE") && !Path::new(AUTHORITIES).exists() {
+        return Some(format!("there is no {AUTHORITIES} for the image: install the package ca-certificates"));
+    }
+    // Here and not when it is started: what runc, Go or the network lack is no fault of what is tested.
+    let programs =
+        Command::new(script("tests/node/get.sh")).stdin(Stdio::null()).stdout(Stdio::null()).status();
+    (!programs.unwrap().success())
+        .then(|| "its programs can't be had; tests/node/get.sh has said above why".to_owned())
 }
 
 /// A command that must do what it is asked; gives what it printed.

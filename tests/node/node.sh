@@ -70,6 +70,9 @@ obstacle() {
   for tool in ip:iproute2 unshare:util-linux mount:mount python3:python3 cc:gcc; do
     command -v "${tool%:*}" >/dev/null || { echo "${tool%:*} is missing: install the package ${tool#*:}"; return; }
   done
+  # For the pause program; the image's own needs it as well.
+  cc -static -x c -o /dev/null - 2>/dev/null <<<'int main(void) { return 0; }' ||
+    { echo "cc makes no static program: install the package libc6-dev"; return; }
   unshare --mount --pid --fork --mount-proc true 2>/dev/null ||
     { echo "this user may not make mount and PID namespaces (a container without CAP_SYS_ADMIN?)"; return; }
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
