@@ -53,7 +53,7 @@ async fn the_whole_run() {
     let events = usize::try_from(number("CHAOS_EVENTS", 20_000)).unwrap();
     let bound = Duration::from_secs(60 * number("CHAOS_MINUTES", 10));
     let any = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() % 100_000;
-    // What the machine can't do in time shows as a bound that was hit.
+    // What the machine can't do in time shows as a finding.
     let spread = bound * 8 / 10;
     let size = Size {
         events,

@@ -93,3 +93,23 @@ impl Report {
         );
     }
 }
+
+/// What is to be said when the bound came before the end.
+pub fn not_made(made: usize, events: usize) -> Vec<String> {
+    let missing = events.saturating_sub(made);
+    let said = || {
+        format!(
+            "{missing} of {events} events were not made in time: give it more (CHAOS_MINUTES=<n>) or make fewer (CHAOS_EVENTS=<n>)"
+        )
+    };
+    (missing > 0).then(said).into_iter().collect()
+}
+
+#[test]
+fn a_run_that_made_too_little_does_not_pass() {
+    let mut report = Report::default();
+    report.check("events", not_made(20_001, 20_001), "20001");
+    assert!(report.passed());
+    report.check("events", not_made(20_000, 20_001), "20001");
+    assert!(!report.passed());
+}
