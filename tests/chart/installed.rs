@@ -19,7 +19,7 @@ use crate::common::{ControlPlane, Operator, Setup, audit, eventually, target_dir
 use crate::helm::{NAMESPACE, at, chart, documents, helm, objects, template, values};
 use crate::service::{Service, Town, free_port};
 use crate::story::Story;
-use crate::{people, rights};
+use crate::{flow, people, rights};
 
 const LATER: Duration = Duration::from_secs(60);
 
@@ -238,6 +238,8 @@ async fn installed_it_works_is_upgraded_and_goes() {
     let mut install = Install::new(control_plane.await.unwrap()).await;
     install.town.kubeconfig = Some(install.kubeconfig("agentid-serve").await);
     let control_plane = &install.control_plane;
+    let operator = install.kubeconfig("agentid-operator").await;
+    flow::check(control_plane, &operator, install.town.kubeconfig.as_deref().unwrap()).await;
     let began = audit::mark(control_plane);
 
     // The two processes, with exactly the chart's rules, inside the chart's admission policies.
@@ -306,4 +308,31 @@ async fn installed_it_works_is_upgraded_and_goes() {
     story.has_left_one().await;
     assert_eq!(secrets(control_plane).await, before, "an installation anew re-minted something");
     assert!(operator.stop().success());
+
+    // To end it for good, in docs/install.md's words.
+    install.helm(&["uninstall", "agentid"]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_agentid"));
+    command.args(["uninstall", "--everything", "--yes", "--output=json", "--namespace", NAMESPACE]);
+    let output = command.env("KUBECONFIG", &control_plane.kubeconfig).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["left"], json!([]), "{report:#}");
+    assert!(report["deleted"].as_u64().unwrap() > 5, "{report:#}");
+    nothing_is_left(control_plane).await;
+}
+
+/// Nothing in the cluster bears our name, whoever has made it: what helm had installed goes in its own time.
+async fn nothing_is_left(control_plane: &ControlPlane) {
+    let kinds = "crds,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,secrets,configmaps,services,\
+                 endpointslices,deployments,replicasets,pods,leases,poddisruptionbudgets,networkpolicies,flowschemas,\
+                 validatingadmissionpolicies,validatingadmissionpolicybindings,mutatingadmissionpolicies,\
+                 mutatingadmissionpolicybindings";
+    eventually("nothing is left", LATER, || async {
+        let all = control_plane.kubectl(["get", kinds, "--all-namespaces", "--output=name"]);
+        assert!(all.lines().count() > 50, "{all}");
+        let ours: Vec<_> = all.lines().filter(|name| name.contains("agentid")).map(str::to_owned).collect();
+        if ours.is_empty() { Ok(()) } else { Err(ours) }
+    })
+    .await;
 }

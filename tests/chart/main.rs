@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod flow;
 mod helm;
 mod installed;
 mod people;
