@@ -183,6 +183,42 @@ fn the_processes_take_the_configuration() {
     assert_eq!(serde_json::to_value(read).unwrap(), wanted);
 }
 
+/// The kinds that may be seen are those that are configured, also where these are none.
+#[test]
+fn the_bound_kinds_are_all_that_may_be_seen() {
+    let minimal = values("minimal.yaml");
+    let none = ["--values", &minimal, "--set-json", "config.boundKinds=[]"];
+    let one =
+        ["--values", &minimal, "--set-json", r#"config.boundKinds=[{"apiVersion":"batch/v1","kind":"Job"}]"#];
+    let default = ["--values", &minimal];
+    for (args, wanted) in [
+        (&none[..], &[][..]),
+        (&one[..], &["jobs"]),
+        (
+            &default[..],
+            &["cronjobs", "daemonsets", "deployments", "jobs", "pods", "replicasets", "statefulsets"],
+        ),
+    ] {
+        let all = objects(&template(args));
+        let configured = Configuration::from_yaml(configuration(&all)).unwrap().bound_kinds.len();
+        // ReplicaSets are the hop to Deployments.
+        assert_eq!(configured, wanted.iter().filter(|k| **k != "replicasets").count());
+        for process in ["agentid-operator", "agentid-serve"] {
+            let rules = object(&all, "ClusterRole", process)["rules"].as_array().unwrap().clone();
+            let workload = |group: &Value| group == "apps" || group == "batch";
+            let seen: BTreeSet<_> = rules
+                .iter()
+                .flat_map(|rule| {
+                    let within = rule["apiGroups"].as_array().unwrap().iter().any(workload);
+                    let resources = rule["resources"].as_array().unwrap().iter().map(|r| r.as_str().unwrap());
+                    resources.filter(move |r| within || *r == "pods")
+                })
+                .collect();
+            assert_eq!(seen, wanted.iter().copied().collect(), "{process}");
+        }
+    }
+}
+
 #[test]
 fn a_change_of_the_configuration_rolls_the_pods() {
     let checksum = |more: &str| {

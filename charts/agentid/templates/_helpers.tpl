@@ -55,7 +55,10 @@ app.kubernetes.io/component: {{ . }}
   (dict "apiVersion" "apps/v1" "kind" "StatefulSet") (dict "apiVersion" "apps/v1" "kind" "DaemonSet") -}}
 {{- $groups := dict -}}
 {{- $hop := false -}}
-{{- range get .root.Values.config "boundKinds" | default $default }}
+{{- /* None is not the same as none given. */ -}}
+{{- $kinds := $default -}}
+{{- if hasKey .root.Values.config "boundKinds" }}{{ $kinds = .root.Values.config.boundKinds }}{{ end -}}
+{{- range $kinds }}
 {{- $name := printf "%s/%s" .apiVersion .kind -}}
 {{- $resource := .resource | default (get $known $name) -}}
 {{- if not $resource -}}
