@@ -236,7 +236,7 @@ mod tests {
             r
         };
         let cluster = born(resource("cluster", "x", true), 2);
-        let mut all = [cluster.clone(), born(resource("vault", "x", false), 1), resource("b", "y", true)];
+        let mut all = [cluster, born(resource("vault", "x", false), 1), resource("b", "y", true)];
         let error = audiences(&all, &[]).unwrap_err().to_string();
         assert!(error.contains("cluster") && error.contains("older AgentResource vault"), "{error}");
         assert_eq!(audiences(&all, &["b".to_owned()]).unwrap(), ["y"]);

@@ -205,7 +205,8 @@ impl Row {
 
     /// The agent: what is refused first.
     fn agent(&self) -> Option<Reason> {
-        self.state.before.or(self.verdict.agent.filter(|_| !self.audit)).or(self.state.after)
+        let by_policy = || self.verdict.agent.filter(|_| !self.audit);
+        self.state.before.or_else(by_policy).or(self.state.after)
     }
 
     /// What the resource leaves of what is asked for; `None`: nothing is held.
