@@ -134,12 +134,15 @@ impl<'a> Story<'a> {
         story.ns.apply(ACCOUNTS).await;
         story.pod("worker", "labels: {agentid.dev/agent: of-pod}").await;
         story.ns.apply(OBJECTS).await;
+        // One of two owners stays: else the garbage collector might come before the operator has asked for what is gone.
+        let stays = story.api::<ServiceAccount>().get("runner").await.unwrap().metadata.uid.unwrap();
         for bound in BOUND {
             let uid = story.ns.apply(&workload(bound)).await.metadata.uid.unwrap();
             let (api_version, kind, name) = (bound.0, bound.1, bound.1.to_lowercase());
             let agent = format!(
-                "{{apiVersion: agentid.dev/v1alpha1, kind: AgentIdentity, metadata: {{name: of-{name}}}, spec: \
-                 {{boundObjectRef: {{apiVersion: {api_version}, kind: {kind}, name: {name}, uid: {uid}}}}}}}"
+                "{{apiVersion: agentid.dev/v1alpha1, kind: AgentIdentity, metadata: {{name: of-{name}, ownerReferences: \
+                 [{{apiVersion: v1, kind: ServiceAccount, name: runner, uid: {stays}}}]}}, spec: {{boundObjectRef: \
+                 {{apiVersion: {api_version}, kind: {kind}, name: {name}, uid: {uid}}}}}}}"
             );
             story.ns.apply(&agent).await;
         }
