@@ -4,7 +4,7 @@ use super::tests::{BOT, PODS, agents, blueprint, pod, says, town};
 use super::*;
 use crate::api::{MADE_LABEL, Reason};
 use crate::domain::testing::Cluster;
-use crate::domain::{Object, Origin, Refusal, Source, Unmade};
+use crate::domain::{Object, Origin, Refusal, Source, Unmade, Work};
 
 fn each_pod() -> String {
     format!("{PODS}, identityPer: Pod")
@@ -93,4 +93,21 @@ fn an_old_pod_is_looked_at_less_often() {
         again(object, SignedDuration::from_secs(5), c.now + SignedDuration::from_secs(seconds)).as_millis()
     };
     assert_eq!([-9, 0, 8, 16, 3600].map(wait), [500, 500, 1000, 2000, 5000]);
+}
+
+#[test]
+fn pods_are_looked_at_once_what_controls_them_is_seen() {
+    let mut c = town();
+    c.apply(&blueprint("bots", PODS));
+    let sets = Source::Bound("apps/v1/ReplicaSet".into());
+    c.lose(&sets);
+    c.advance(3600);
+    let set = c.put_bound("apps/v1/ReplicaSet", &Key::new("ns", "bot-5d9c"), |_| {});
+    pod(&mut c, "ns", "bot-5d9c-a", BOT, Some(("apps/v1/ReplicaSet", "bot-5d9c", set)));
+    pod(&mut c, "ns", "alone", BOT, None);
+    c.settle();
+    assert_eq!(agents(&c), ["ns/alone"]);
+    c.find(&sets);
+    let pods: Vec<_> = c.world.take_dirty().into_iter().filter(|(w, _)| matches!(w, Work::Pod(_))).collect();
+    assert_eq!(pods.len(), 1, "{pods:?}");
 }

@@ -143,6 +143,8 @@ impl World {
                 .flat_map(|((_, object), agents)| agents.iter().map(|a| object.sibling(a.clone())))
                 .collect();
             self.dirty.extend(waiting.into_iter().map(|k| (Work::Agent(k), Lane::Paced)));
+            // And so do pods for what controls them.
+            self.mark_pods(|_, pod| pod.controller.is_some());
         }
     }
 
