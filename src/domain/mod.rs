@@ -27,6 +27,7 @@ pub mod status;
 pub mod statuslist;
 #[cfg(test)]
 pub(crate) mod testing;
+mod wakes;
 mod world;
 
 pub use decide::{Decision, Entitlement, GrantDecision, Objection, Refusal, Standing, decide};
@@ -36,6 +37,7 @@ pub use policy::Policy;
 pub use queue::{Lane, Queue};
 pub use seen::*;
 pub use statuslist::{ListId, StatusRef};
+pub use wakes::Wakes;
 pub use world::{
     BlueprintTally, Contest, Foreign, GrantTally, Holding, Holdings, Lost, Object, Origin, PolicyTally,
     RecordedBy, Renewals, Source, SourceState, Totals, Unit, Unmade, View, Work, World,

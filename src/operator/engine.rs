@@ -1,9 +1,9 @@
 //! The loop: takes dirty work from the world's queue and gives it to workers, one item to one worker.
 //!
-//! Invariants: the urgent lane always finds a free worker; a panic or a failure delays its own item alone; no
-//! work begins without the lease.
+//! Invariants: the urgent lane always finds a free worker; a panic or a failure delays its own item alone, which
+//! keeps its lane; no work begins without the lease.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,14 +17,14 @@ use super::apply::{self, Failure};
 use super::context::Context;
 use super::{bindings, maker, statuses, trust};
 use crate::cluster::lease::Claim;
-use crate::domain::{Lane, Queue, Uid, Work, schedule};
+use crate::domain::{Lane, Queue, Uid, Wakes, Work, schedule};
 
 /// Pieces of work under way at once, and how many of them may be of the paced lane.
 const WORKERS: usize = 40;
 const PACED_WORKERS: usize = 12;
 
-/// A piece of work, since when there was something to do, and what came of it.
-type Outcome = (Work, Instant, Result<Option<Timestamp>, Failure>);
+/// A piece of work, its lane, since when there was something to do, and what came of it.
+type Outcome = (Work, Lane, Instant, Result<Option<Timestamp>, Failure>);
 
 /// The state of the loop.
 pub(super) struct Engine {
@@ -33,8 +33,7 @@ pub(super) struct Engine {
     queue: Queue<Work>,
     /// Since when what waits has been dirty.
     since: HashMap<Work, Instant>,
-    wakes: BTreeSet<(Timestamp, Work)>,
-    wake_of: HashMap<Work, Timestamp>,
+    wakes: Wakes<Work>,
     failures: HashMap<Work, u32>,
     running: JoinSet<Outcome>,
     settled: bool,
@@ -51,8 +50,7 @@ impl Engine {
             claim,
             queue: Queue::default(),
             since: HashMap::new(),
-            wakes: BTreeSet::new(),
-            wake_of: HashMap::new(),
+            wakes: Wakes::default(),
             failures: HashMap::new(),
             running: JoinSet::new(),
             settled: false,
@@ -122,13 +120,8 @@ impl Engine {
             self.push(work, lane, since);
         }
         let now = Timestamp::now();
-        while let Some((at, _)) = self.wakes.first()
-            && *at <= now
-        {
-            if let Some((_, work)) = self.wakes.pop_first() {
-                self.wake_of.remove(&work);
-                self.push(work, Lane::Paced, Instant::now());
-            }
+        while let Some((work, lane)) = self.wakes.pop(now) {
+            self.push(work, lane, Instant::now());
         }
         if synced && !self.settled && self.queue.is_idle() && !self.cx.is_loading() {
             self.settled = true;
@@ -147,24 +140,25 @@ impl Engine {
             return;
         }
         while self.running.len() < WORKERS {
-            let Some((work, _)) = self.queue.pop(PACED_WORKERS) else { return };
+            let Some((work, lane)) = self.queue.pop(PACED_WORKERS) else { return };
+            let lane = self.wakes.lane(&work, lane);
             let since = self.since.remove(&work).unwrap_or_else(Instant::now);
             let cx = self.cx.clone();
             let claim = self.claim.clone();
             self.running.spawn(async move {
                 let done = isolated(perform(&cx, &claim, &work, since)).await;
-                (work, since, done)
+                (work, lane, since, done)
             });
         }
     }
 
     fn finished(&mut self, done: Result<Outcome, tokio::task::JoinError>) {
         // The workers catch panics themselves, and nobody aborts them before the end.
-        let Ok((work, since, outcome)) = done else { return };
-        let wake = match outcome {
-            Ok(wake) => {
+        let Ok((work, lane, since, outcome)) = done else { return };
+        match outcome {
+            Ok(next) => {
                 self.failures.remove(&work);
-                wake
+                self.wakes.done(&work, next);
             }
             Err(failure) => {
                 // What is still to do has been so since then.
@@ -179,15 +173,8 @@ impl Engine {
                     self.cx.metrics.failed(failure.reason());
                     tracing::warn!(?work, error = %failure, pause_ms = pause.as_millis(), "work failed and will be tried again");
                 }
-                Some(Timestamp::now() + pause)
+                self.wakes.failed(&work, lane, Timestamp::now() + pause);
             }
-        };
-        if let Some(old) = self.wake_of.remove(&work) {
-            self.wakes.remove(&(old, work.clone()));
-        }
-        if let Some(at) = wake {
-            self.wakes.insert((at, work.clone()));
-            self.wake_of.insert(work.clone(), at);
         }
         self.queue.done(&work);
     }
@@ -201,8 +188,8 @@ impl Engine {
 
     fn until_next_wake(&self) -> Duration {
         self.wakes
-            .first()
-            .map(|(at, _)| at.duration_since(Timestamp::now()).max(SignedDuration::from_millis(1)))
+            .next()
+            .map(|at| at.duration_since(Timestamp::now()).max(SignedDuration::from_millis(1)))
             .and_then(|d| Duration::try_from(d).ok())
             .unwrap_or(Duration::from_secs(5))
             .min(Duration::from_secs(5))
