@@ -2,7 +2,8 @@
 //!
 //! Invariants: an item is worked on by one worker at a time; what became dirty meanwhile is worked on again;
 //! the urgent lane goes first, so a withdrawal never waits behind re-decisions; but one turn in some is the paced
-//! lane's, so that whoever makes urgent work without end (a policy that is edited all the time) stops no renewal.
+//! lane's, so that whoever makes urgent work without end (a policy that is edited all the time) stops no renewal;
+//! within the paced lane, what goes ahead comes first.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
@@ -12,6 +13,8 @@ use std::hash::Hash;
 pub enum Lane {
     /// Renewals, rotations, re-decisions.
     Paced,
+    /// The head of the paced lane: tokens that nobody takes any more, since their key was revoked.
+    Ahead,
     /// What is new, withdrawn, suspended or deleted.
     Urgent,
 }
@@ -23,6 +26,7 @@ const URGENT_IN_A_ROW: u32 = 15;
 #[derive(Debug)]
 pub struct Queue<T> {
     urgent: VecDeque<T>,
+    ahead: VecDeque<T>,
     paced: VecDeque<T>,
     waiting: HashMap<T, Lane>,
     waiting_urgent: usize,
@@ -35,6 +39,7 @@ impl<T: Clone + Eq + Hash> Default for Queue<T> {
     fn default() -> Self {
         Self {
             urgent: VecDeque::new(),
+            ahead: VecDeque::new(),
             paced: VecDeque::new(),
             waiting: HashMap::new(),
             waiting_urgent: 0,
@@ -56,11 +61,12 @@ impl<T: Clone + Eq + Hash> Queue<T> {
             Some(&known) if known >= lane => return,
             _ => {}
         }
-        // A known one was in the paced lane, or it would have been enough.
+        // A known one was in a less urgent lane, or it would have been enough.
         self.waiting.insert(item.clone(), lane);
         self.waiting_urgent += usize::from(lane == Lane::Urgent);
         match lane {
             Lane::Urgent => self.urgent.push_back(item),
+            Lane::Ahead => self.ahead.push_back(item),
             Lane::Paced => self.paced.push_back(item),
         }
     }
@@ -68,9 +74,9 @@ impl<T: Clone + Eq + Hash> Queue<T> {
     /// Takes the next item; of the paced lane only while fewer than `paced_limit` of it are being worked on.
     pub fn pop(&mut self, paced_limit: usize) -> Option<(T, Lane)> {
         if self.in_a_row >= URGENT_IN_A_ROW
-            && let Some(item) = self.pop_paced(paced_limit)
+            && let Some(paced) = self.pop_paced(paced_limit)
         {
-            return Some((item, Lane::Paced));
+            return Some(paced);
         }
         while let Some(item) = self.urgent.pop_front() {
             if self.start(&item, Lane::Urgent) {
@@ -78,22 +84,23 @@ impl<T: Clone + Eq + Hash> Queue<T> {
                 return Some((item, Lane::Urgent));
             }
         }
-        self.pop_paced(paced_limit).map(|item| (item, Lane::Paced))
+        self.pop_paced(paced_limit)
     }
 
-    fn pop_paced(&mut self, paced_limit: usize) -> Option<T> {
+    fn pop_paced(&mut self, paced_limit: usize) -> Option<(T, Lane)> {
         self.in_a_row = 0;
         while self.busy_paced.len() < paced_limit {
-            let item = self.paced.pop_front()?;
-            if self.start(&item, Lane::Paced) {
+            let ahead = self.ahead.pop_front().map(|item| (item, Lane::Ahead));
+            let (item, lane) = ahead.or_else(|| Some((self.paced.pop_front()?, Lane::Paced)))?;
+            if self.start(&item, lane) {
                 self.busy_paced.insert(item.clone());
-                return Some(item);
+                return Some((item, lane));
             }
         }
         None
     }
 
-    /// An item that was raised to the urgent lane left its old entry behind, which is passed over here.
+    /// An item that was raised to another lane left its old entry behind, which is passed over here.
     fn start(&mut self, item: &T, lane: Lane) -> bool {
         if self.waiting.get(item) != Some(&lane) {
             return false;
@@ -112,7 +119,7 @@ impl<T: Clone + Eq + Hash> Queue<T> {
         }
     }
 
-    /// Items that wait: (urgent, paced).
+    /// Items that wait: (urgent, paced with what goes ahead there).
     #[must_use]
     pub fn depths(&self) -> (usize, usize) {
         (self.waiting_urgent, self.waiting.len() - self.waiting_urgent)
@@ -143,6 +150,28 @@ mod tests {
         assert_eq!(q.pop(8), Some((2, Lane::Urgent)));
         assert_eq!(q.pop(8), Some((1, Lane::Paced)));
         assert_eq!(q.pop(8), None);
+    }
+
+    #[test]
+    fn what_goes_ahead_is_paced_and_comes_first_there() {
+        let mut q = Queue::default();
+        (0..4).for_each(|i| q.push(i, Lane::Paced));
+        q.push(2, Lane::Ahead);
+        q.push(8, Lane::Ahead);
+        q.push(8, Lane::Paced);
+        q.push(9, Lane::Urgent);
+        assert_eq!(q.depths(), (1, 5));
+        assert_eq!(q.pop(2), Some((9, Lane::Urgent)));
+        assert_eq!(q.pop(2), Some((2, Lane::Ahead)));
+        assert_eq!(q.pop(2), Some((8, Lane::Ahead)));
+        assert_eq!(q.pop(2), None, "workers are left for withdrawals");
+        assert_eq!(q.pop(3), Some((0, Lane::Paced)));
+        q.push(8, Lane::Urgent);
+        [2, 8, 0].iter().for_each(|i| q.done(i));
+        assert_eq!(q.pop(2), Some((8, Lane::Urgent)));
+        assert_eq!(q.pop(2), Some((1, Lane::Paced)));
+        assert_eq!(q.pop(2), Some((3, Lane::Paced)));
+        assert_eq!(q.pop(2), None);
     }
 
     #[test]
@@ -188,11 +217,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_lost_and_nothing_runs_twice(ops in prop::collection::vec((0u8..3, 0u8..6, any::<bool>()), 0..200)) {
+        fn nothing_is_lost_and_nothing_runs_twice(ops in prop::collection::vec((0u8..3, 0u8..6, 0usize..3), 0..200)) {
             let (mut q, mut running, mut owed) = (Queue::default(), HashSet::new(), HashSet::new());
-            for (op, item, urgent) in ops {
+            for (op, item, lane) in ops {
                 match op {
-                    0 => { q.push(item, if urgent { Lane::Urgent } else { Lane::Paced }); owed.insert(item); }
+                    0 => { q.push(item, [Lane::Paced, Lane::Ahead, Lane::Urgent][lane]); owed.insert(item); }
                     1 => if let Some((got, _)) = q.pop(2) {
                         prop_assert!(running.insert(got), "runs twice");
                         prop_assert!(owed.remove(&got), "not owed");

@@ -211,7 +211,8 @@ impl World {
         std::mem::take(&mut self.dirty)
     }
 
-    /// Marks the agents of which a token was signed by a key that is no longer published; says how many.
+    /// Marks the agents of which a token was signed by a key that is no longer published, so that they go ahead of what
+    /// is still good; says how many.
     pub fn mark_key_gone(&mut self, good: &HashSet<Arc<str>>) -> usize {
         let agents: Vec<_> = self
             .secrets
@@ -220,7 +221,7 @@ impl World {
             .filter_map(|(_, s)| s.agent.and_then(|uid| self.agent_of_uid.get(&uid)).cloned())
             .collect();
         let count = agents.len();
-        self.dirty.extend(agents.into_iter().map(|k| (Work::Agent(k), Lane::Paced)));
+        self.dirty.extend(agents.into_iter().map(|k| (Work::Agent(k), Lane::Ahead)));
         count
     }
 
@@ -233,5 +234,7 @@ impl World {
 
 #[cfg(test)]
 mod bound_tests;
+#[cfg(test)]
+mod lane_tests;
 #[cfg(test)]
 mod tests;

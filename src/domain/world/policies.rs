@@ -98,8 +98,8 @@ impl World {
         self.tally.forget_policy(&key.name);
     }
 
-    /// The index is brought up to date, and whom the change may touch is marked: in the urgent lane what a kill switch
-    /// takes, and a narrow change of what is denied; all else is paced, however often it comes.
+    /// The index is brought up to date, and whom the change may touch is marked: in the urgent lane whom a kill switch
+    /// takes that did not before, and a narrow change of what is denied; all else is paced, however often it comes.
     fn policy_changed(&mut self, old: Option<&Policy>, new: Option<&Policy>, before: BTreeSet<Key>) {
         if let Some(old) = old {
             self.index_policy(old, false);
@@ -113,8 +113,11 @@ impl World {
             if old.is_some_and(|o| o.rules == new.rules && rank(o) == rank(new)) {
                 return;
             }
-            if new.rules.suspends() && !old.is_some_and(|o| o.rules.suspends()) {
-                self.dirty.extend(after.iter().map(|k| (Work::Agent(k.clone()), Lane::Urgent)));
+            if new.rules.suspends() {
+                let as_before = |o: &Policy| o.rules.suspends() && o.rules.resources == new.rules.resources;
+                let spared = old.is_some_and(as_before);
+                let taken = after.iter().filter(|k| !(spared && before.contains(*k)));
+                self.dirty.extend(taken.map(|k| (Work::Agent(k.clone()), Lane::Urgent)));
             }
             self.mark_policy(old, Some(new), before.into_iter().chain(after));
         } else {
@@ -172,7 +175,8 @@ impl World {
         index.selecting.insert(rank);
     }
 
-    /// A namespace has come, has gone, or has other labels. Its agents are marked by whoever took it in.
+    /// A namespace has come, has gone, or has other labels. Its agents are marked by whoever took it in; those that a
+    /// kill switch takes now are marked here, in the urgent lane.
     pub(super) fn select_policies(&mut self, namespace: &Arc<str>) {
         let index = &self.policy_index;
         let now: BTreeSet<Rank> = match self.namespace(namespace) {
@@ -193,8 +197,13 @@ impl World {
             for rank in ranks.difference(others) {
                 let Some(policy) = self.policy(&rank.2) else { continue };
                 let names = self.agents_in.get(namespace).into_iter().flatten();
-                let agents = names.filter_map(|n| self.agents.get(&Key::new(namespace.clone(), n.clone())));
-                let count = agents.filter(|a| policy.rules.select(a)).map(|_| by).sum::<i64>();
+                let keys = names.map(|n| Key::new(namespace.clone(), n.clone()));
+                let selects = |k: &Key| self.agents.get(k).is_some_and(|a| policy.rules.select(a));
+                let agents: Vec<Key> = keys.filter(selects).collect();
+                let count = by * i64::try_from(agents.len()).unwrap_or(i64::MAX);
+                if by > 0 && policy.rules.suspends() {
+                    self.dirty.extend(agents.into_iter().map(|k| (Work::Agent(k), Lane::Urgent)));
+                }
                 *self.policy_index.matched.entry(rank.2.clone()).or_default() += count;
                 self.tally.touch_policy(rank.2.clone());
             }

@@ -7,14 +7,14 @@ use crate::domain::Changed;
 use crate::domain::plan::{Cause, SecretStep};
 use crate::domain::testing::{Cluster, GRANT, RESOURCE};
 
-fn agent(name: &str, ns: &str, more: &str) -> String {
+pub(super) fn agent(name: &str, ns: &str, more: &str) -> String {
     format!(
         "{{kind: AgentIdentity, metadata: {{name: {name}, namespace: {ns}, labels: {{l: {name}}}}}, spec: {{{more}}}}}"
     )
 }
 
 /// Agents a, b, c in `ns` and d in `other`, a granted by name, c by label.
-fn quiet() -> Cluster {
+pub(super) fn quiet() -> Cluster {
     let mut c = Cluster::example();
     c.namespace("other", &[]);
     for (name, ns) in [("a", "ns"), ("b", "ns"), ("c", "ns"), ("d", "other")] {
@@ -196,59 +196,6 @@ fn our_own_writes_mark_nothing_more() {
     object.status.as_mut().unwrap().grants_held = Some("9/9".to_owned());
     c.world.take(Object::Agent(Box::new((&object).try_into().unwrap())), Origin::Watch);
     assert_eq!(marked(&mut c), ["Paced ns/b"]);
-}
-
-#[test]
-fn a_wide_change_is_paced() {
-    for (n, lane) in [(64, Lane::Urgent), (65, Lane::Paced)] {
-        let mut c = Cluster::new();
-        c.namespace("ns", &[("team", "a")]);
-        (0..n).for_each(|i| {
-            c.apply(&agent(&format!("a{i}"), "ns", ""));
-        });
-        c.apply(RESOURCE);
-        c.apply(&GRANT.replace("{names: [a]}", "{selector: {}}"));
-        c.settle();
-        c.apply(&RESOURCE.replace("team: a", "team: b"));
-        c.deliver();
-        let marks = c.world.take_dirty();
-        assert_eq!((marks.len(), marks.iter().all(|(_, l)| *l == lane)), (n, true));
-    }
-}
-
-#[test]
-fn a_kill_switch_is_urgent_however_wide_and_all_else_of_policies_is_paced() {
-    let policy = |spec: &str| format!("{{kind: AgentPolicy, metadata: {{name: p}}, spec: {{{spec}}}}}");
-    let mut c = Cluster::new();
-    c.namespace("ns", &[]);
-    (0..100).for_each(|i| {
-        c.apply(&agent(&format!("a{i}"), "ns", ""));
-    });
-    c.settle();
-    // Off; on; on with more; off; nothing that anybody notices; gone.
-    for (spec, lane) in [
-        ("suspend: false, deny: [{roles: [x]}]", Lane::Paced),
-        ("suspend: true", Lane::Urgent),
-        ("suspend: true, limits: {tokenLifetime: 1h}", Lane::Paced),
-        ("limits: {tokenLifetime: 1h}", Lane::Paced),
-        ("limits: {tokenLifetime: 2h}", Lane::Paced),
-        ("enforcement: Audit, suspend: true", Lane::Paced),
-        ("suspend: true", Lane::Urgent),
-        ("", Lane::Paced),
-    ] {
-        if spec.is_empty() {
-            c.delete(&Source::Policies, &Key::new("", "p"));
-        } else {
-            c.apply(&policy(spec));
-        }
-        c.deliver();
-        let mut lanes = HashMap::new();
-        for (work, lane) in c.world.take_dirty() {
-            let highest = lanes.entry(work).or_insert(lane);
-            *highest = lane.max(*highest);
-        }
-        assert_eq!((lanes.len(), lanes.values().all(|l| *l == lane)), (100, true), "{spec}");
-    }
 }
 
 #[test]
