@@ -1,7 +1,8 @@
 //! The operator: one leader, one loop; decide, plan, apply.
 //!
 //! Invariants: nothing but Events is sent without the lease (the leader's client ends with its claim); who loses it
-//! ends, and who sees that the cluster was set back to an older state; a stop lets what is under way come to its end and gives the lease back.
+//! ends, and who sees that the cluster was set back to an older state; a stop lets what is under way come to its end and
+//! gives the lease back; nobody stands by or leads who can't.
 
 mod apply;
 mod bindings;
@@ -16,11 +17,11 @@ mod maker;
 mod metrics;
 mod ring;
 mod statuses;
+mod term;
 mod trust;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -29,11 +30,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::certkeeper::CertificateView;
-use self::context::Context;
-use self::engine::Engine;
 use self::keys::KeyView;
 use self::metrics::{Metrics, Sights};
-use crate::api::{API_VERSION, Configuration, LabelSelector, Reason};
+use self::term::Term;
+use crate::api::{API_VERSION, Configuration, Reason};
 use crate::cluster::client::{Calls, ClientError, ClientOptions, connect};
 use crate::cluster::events::{EventSink, Notice, Severity};
 use crate::cluster::feed::{Report, SharedWorld, Skipped, feed_operator};
@@ -41,9 +41,7 @@ use crate::cluster::lease::{
     Claim, LEASE_NAME, Leadership, Lease, LeaseConfig, LeaseError, LeaseHandle, LostReason,
 };
 use crate::cluster::watch::Rewound;
-use crate::cluster::write::Writer;
 use crate::domain::{Source, View};
-use crate::issue::{Audit, Issuer};
 use crate::net::admin::{self, AdminError, Told};
 
 /// How an operator is started.
@@ -82,22 +80,37 @@ pub enum OperatorError {
     /// What is known of the cluster never was.
     #[error(transparent)]
     Rewound(#[from] Rewound),
+    /// A part of the leader has ended, by a fault of agentid's own.
+    #[error(
+        "the leader's {0} has ended by itself (a fault of agentid's own, see the log); ending, so that another process leads"
+    )]
+    Ended(&'static str),
 }
 
-/// Runs until a signal, until the lease is lost, or until the cluster turns out to be set back to an older state.
+impl OperatorError {
+    /// Whether whoever ends with it leads until the lease is given back.
+    const fn leads_still(&self) -> bool {
+        matches!(self, Self::Ended(_))
+    }
+}
+
+/// Runs until a signal, until the lease is lost, until a part of it ends, or until the cluster turns out to be set back
+/// to an older state.
 ///
 /// # Errors
 /// [`OperatorError`].
 pub async fn run(options: Options) -> Result<(), OperatorError> {
     let Options { config, client, namespace, identity, admin_listen } = options;
     let clients = connect(&client).await?;
+    // Whoever can't be looked at must not lead.
+    let listener = admin::bind(admin_listen).await?;
     let config = clients.complete(config);
     let stop = CancellationToken::new();
     tokio::spawn(crate::net::signal::cancel_on_signal(stop.clone()));
     tracing::info!(server = %clients.server, %namespace, issuer = %config.issuer, trust_domain = %config.trust_domain, version = env!("CARGO_PKG_VERSION"), "starting");
 
     let metrics = Arc::new(Metrics::default());
-    let world = SharedWorld::new(config.clone(), View::Operator);
+    let world = SharedWorld::new(config, View::Operator);
     let identity = identity.map_or_else(own_identity, |name| format!("{name}_{}", random_part()));
     let (events, _) =
         EventSink::start(clients.write.clone(), "agentid.dev/operator", &identity, stop.clone());
@@ -107,97 +120,62 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     let lease = Lease::new(clients.lease.clone(), &namespace, LEASE_NAME, identity, LeaseConfig::default())?;
     let handle = lease.handle();
     let mut leadership = handle.subscribe();
-    let release = CancellationToken::new();
-    let election = tokio::spawn(lease.run(release.clone()));
-
     let (key_sender, keys) = watch::channel(Arc::new(KeyView::loading()));
-    let (certificate_sender, certificates) = watch::channel(Arc::new(CertificateView::loading()));
+    let (certificate_sender, _) = watch::channel(Arc::new(CertificateView::loading()));
     let told = Arc::new(Tells {
         world: world.clone(),
         metrics: metrics.clone(),
-        keys: keys.clone(),
+        keys,
         leadership: leadership.clone(),
         lease: handle.clone(),
         calls: clients.calls.clone(),
     });
-    let listener = admin::bind(admin_listen).await?;
     tokio::spawn(admin::serve(listener, told, stop.clone()));
+    let release = CancellationToken::new();
+    let election = tokio::spawn(lease.run(release.clone()));
 
     let leads = tokio::select! {
         biased;
         proof = world.until_rewound() => return Err(proof.into()),
         () = stop.cancelled() => None,
-        claim = until_leading(&mut leadership) => claim,
+        elected = until_leading(&mut leadership) => Some(elected.map_err(OperatorError::Lost)?),
     };
-    if let Some(claim) = leads {
-        tracing::info!("leading");
-        metrics.leads(true);
-        let client = claim.fence(&clients.write);
-        let context = Arc::new(Context {
-            world: world.clone(),
-            writer: Writer::new(client.clone()),
-            issuer: Issuer {
-                issuer: config.issuer.as_str().into(),
-                trust_domain: config.trust_domain.as_str().into(),
-                audit: Audit::stdout(),
-            },
-            metrics: metrics.clone(),
-            // Checked when the configuration was read.
-            pod_selector: config.pod_selector.parse::<LabelSelector>().unwrap_or_default(),
-            client: client.clone(),
-            events,
-            keys,
-            indexes: Mutex::new(lists::open(&handle, config.status_lists.capacity).await?),
-            certificates,
-            collections: Mutex::new(HashMap::new()),
-            refusals: Mutex::default(),
-        });
-        let work = stop.child_token();
-        let keeper = ring::keep(&client, &namespace, context.clone(), key_sender, work.clone());
-        let marks = {
-            let (context, work) = (context.clone(), work.clone());
-            tokio::spawn(async move { work.run_until_cancelled(lists::keep(&context, &handle)).await })
-        };
-        let certificates =
-            certkeeper::keep(&client, &namespace, context.clone(), certificate_sender, work.clone());
-        if let Some(proof) = world.rewound() {
-            return Err(proof.into());
+    let ended = match leads {
+        Some(claim) => {
+            let term = Term {
+                client: clients.write.clone(),
+                namespace,
+                world,
+                metrics,
+                events,
+                lease: handle,
+                keys: key_sender,
+                certificates: certificate_sender,
+            };
+            term.run(claim, &stop).await
         }
-        let engine = tokio::spawn(Engine::new(context, claim).run(work.clone()));
-        let lost = tokio::select! {
-            biased;
-            proof = world.until_rewound() => Some(proof.into()),
-            () = stop.cancelled() => None,
-            reason = until_lost(&mut leadership) => Some(OperatorError::Lost(reason)),
-        };
-        work.cancel();
-        if let Some(error) = lost {
-            // Nothing under way may be awaited: another may lead already, or what it rests on is not so.
-            return Err(error);
-        }
-        tracing::info!("stopping");
-        let ended = async {
-            let _ = engine.await;
-            let _ = keeper.await;
-            let _ = marks.await;
-            let _ = certificates.await;
-        };
-        if tokio::time::timeout(Duration::from_secs(25), ended).await.is_err() {
-            tracing::warn!("the loop did not end in time");
-        }
+        None => Ok(()),
+    };
+    if ended.as_ref().is_err_and(|e| !e.leads_still()) {
+        return ended;
     }
     release.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(6), election).await;
     tracing::info!("stopped");
-    Ok(())
+    ended
 }
 
-async fn until_leading(leadership: &mut watch::Receiver<Leadership>) -> Option<Claim> {
+/// Until this process leads; the reason if it never will: the election is over, be it before anybody looked.
+async fn until_leading(leadership: &mut watch::Receiver<Leadership>) -> Result<Claim, LostReason> {
     loop {
-        if let Leadership::Leading { claim, .. } = &*leadership.borrow_and_update() {
-            return Some(claim.clone());
+        match &*leadership.borrow_and_update() {
+            Leadership::Leading { claim, .. } => return Ok(claim.clone()),
+            Leadership::Lost { reason } => return Err(*reason),
+            Leadership::Standby { .. } => {}
         }
-        leadership.changed().await.ok()?;
+        if leadership.changed().await.is_err() {
+            return Err(LostReason::Expired);
+        }
     }
 }
 
@@ -303,5 +281,23 @@ impl Told for Tells {
             calls: &self.calls,
         };
         self.metrics.text(&sights, jiff::Timestamp::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_has_lost_before_anybody_looked_does_not_stand_by() {
+        let standby = Leadership::Standby { holder: None, annotations: BTreeMap::new() };
+        let (sender, mut leadership) = watch::channel(standby);
+        let waiting = tokio::spawn(async move { until_leading(&mut leadership).await.err() });
+        tokio::task::yield_now().await;
+        sender.send_replace(Leadership::Lost { reason: LostReason::Expired });
+        let lost = tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
+        assert_eq!(lost, Some(LostReason::Expired));
     }
 }
