@@ -231,7 +231,7 @@ impl Lease {
             let before = self.observed.as_ref().map(|o| &o.object);
             let mut next =
                 object::next(before, purpose, &self.name, &self.identity, &self.config, Timestamp::now());
-            object::annotate(&mut next, &wanted.annotations, &wanted.removed);
+            object::annotate(&mut next, &wanted);
             (wanted.version, next)
         };
         let params = PostParams::default();

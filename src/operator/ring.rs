@@ -1,7 +1,8 @@
 //! Between the keeper of the ring and the loop: the keeper learns what is published and which tokens live, the
 //! loop which keys sign.
 //!
-//! Invariant: a generation counts as published only once every trust ConfigMap of ours carries it.
+//! Invariants: a generation counts as published only once every trust ConfigMap of ours carries it; the Lease of this
+//! term bears the highest generation that was good in it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::trust;
 use crate::api::{Configuration, Reason};
 use crate::cluster::keystore::{KeyStore, LeaseNote, Loaded, SECRET_NAME};
 use crate::cluster::keywatch::KeyState;
-use crate::cluster::lease::LEASE_NAME;
+use crate::cluster::lease::{LEASE_NAME, LeaseHandle};
 use crate::domain::plan::KeysSeen;
 use crate::domain::{Key, Source, Uid, World};
 
@@ -31,6 +32,7 @@ pub(super) fn keep(
     client: &kube::Client,
     namespace: &str,
     cx: Arc<Context>,
+    lease: LeaseHandle,
     views: watch::Sender<Arc<KeyView>>,
     stop: CancellationToken,
 ) -> JoinHandle<()> {
@@ -46,7 +48,7 @@ pub(super) fn keep(
         let counted = cx.clone();
         let live = Arc::new(move |now| live_tokens(&counted.world.read(), now));
         let inputs = Inputs { published: published_seen, live };
-        let bridge = bridge(&cx, &namespace, states, &views, &published);
+        let bridge = bridge(&cx, &namespace, &lease, states, &views, &published);
         tokio::select! {
             () = keeper.run(inputs, &state, &stop) => {}
             () = bridge => {}
@@ -57,6 +59,7 @@ pub(super) fn keep(
 async fn bridge(
     cx: &Context,
     namespace: &str,
+    lease: &LeaseHandle,
     mut states: watch::Receiver<KeyState>,
     views: &watch::Sender<Arc<KeyView>>,
     published: &watch::Sender<u64>,
@@ -75,6 +78,7 @@ async fn bridge(
                     cx.note("v1", "Secret", &key, "", false, Reason::KeysUnavailable, problem);
                 }
                 generation = next.seen.problem.is_none().then_some(next.generation);
+                lease.keep_generation(generation.unwrap_or_default());
                 views.send_replace(Arc::new(next));
             }
         }

@@ -77,7 +77,10 @@ impl Term {
         });
         let work = stop.child_token();
         let mut parts = Parts::default();
-        parts.add("key ring", ring::keep(&client, &namespace, context.clone(), keys, work.clone()));
+        parts.add(
+            "key ring",
+            ring::keep(&client, &namespace, context.clone(), lease.clone(), keys, work.clone()),
+        );
         let marks = {
             let (context, work) = (context.clone(), work.clone());
             async move {

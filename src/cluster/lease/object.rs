@@ -3,13 +3,13 @@
 //! Invariant: what is written is what was read, with the record's fields changed: others' labels,
 //! annotations and owners stay, and the resourceVersion goes along.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::coordination::v1::Lease as Object;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 
+use super::super::keystore::GENERATION_ANNOTATION;
 use super::LeaseConfig;
+use super::standing::Wanted;
 
 /// Why it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +56,17 @@ pub(super) fn next(
     object
 }
 
-/// Puts the wanted annotations on it and takes off those that were.
-pub(super) fn annotate(object: &mut Object, wanted: &BTreeMap<String, String>, removed: &[String]) {
+/// Puts the wanted annotations on it and takes off those that were. The key ring's generation only grows.
+pub(super) fn annotate(object: &mut Object, wanted: &Wanted) {
     let annotations = object.metadata.annotations.get_or_insert_default();
-    for key in removed {
+    for key in &wanted.removed {
         annotations.remove(key);
     }
-    annotations.extend(wanted.iter().map(|(k, v)| (k.clone(), v.clone())));
+    annotations.extend(wanted.annotations.iter().map(|(k, v)| (k.clone(), v.clone())));
+    let noted = annotations.get(GENERATION_ANNOTATION).and_then(|n| n.parse().ok()).unwrap_or(0);
+    if wanted.generation > noted {
+        annotations.insert(GENERATION_ANNOTATION.to_owned(), wanted.generation.to_string());
+    }
 }
 
 #[cfg(test)]
@@ -110,7 +114,32 @@ mod tests {
         let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
         let mut object = Object::default();
         object.metadata.annotations = Some([pair("theirs", "1"), pair("old", "2"), pair("ours", "3")].into());
-        annotate(&mut object, &[pair("ours", "4")].into(), &["old".into()]);
+        let annotations = [pair("ours", "4")].into();
+        let wanted = Wanted { annotations, removed: vec!["old".to_owned()], ..Wanted::default() };
+        annotate(&mut object, &wanted);
         assert_eq!(object.metadata.annotations, Some([pair("theirs", "1"), pair("ours", "4")].into()));
+    }
+
+    #[test]
+    fn the_generation_only_grows_and_comes_back_with_a_lease_that_is_made_anew() {
+        let noted = |before: Option<&str>, generation| {
+            let mut object = Object::default();
+            let before = before.map(|b| (GENERATION_ANNOTATION.to_owned(), b.to_owned()));
+            object.metadata.annotations = Some(before.into_iter().collect());
+            annotate(&mut object, &Wanted { generation, ..Wanted::default() });
+            object.metadata.annotations.unwrap().remove(GENERATION_ANNOTATION)
+        };
+        for (before, generation, after) in [
+            (None, 0, None),
+            (None, 7, Some("7")),
+            (Some("7"), 0, Some("7")),
+            (Some("7"), 9, Some("9")),
+            (Some("9"), 7, Some("9")),
+            (Some("10"), 9, Some("10")),
+            (Some("what?"), 9, Some("9")),
+            (Some("what?"), 0, Some("what?")),
+        ] {
+            assert_eq!(noted(before, generation).as_deref(), after, "{before:?} {generation}");
+        }
     }
 }

@@ -87,6 +87,8 @@ pub(super) struct Wanted {
     pub(super) annotations: BTreeMap<String, String>,
     /// Set by us once, and no longer wanted.
     pub(super) removed: Vec<String>,
+    /// The key ring's generation, 0 if none is known: every write carries it, also one that makes the Lease anew.
+    pub(super) generation: u64,
 }
 
 pub(super) struct Shared {
@@ -123,6 +125,13 @@ impl LeaseHandle {
         self.want(annotations);
     }
 
+    /// The key ring's generation, which stays noted on the Lease from now on, whatever becomes of the Lease. A lower
+    /// one than before changes nothing.
+    pub fn keep_generation(&self, generation: u64) {
+        let mut wanted = locked(&self.shared.wanted);
+        wanted.generation = wanted.generation.max(generation);
+    }
+
     /// As [`Self::set_annotations`], at once; returns when they stand on the Lease, with the
     /// resourceVersion of a write that carried them (or later ones).
     ///
@@ -152,7 +161,7 @@ impl LeaseHandle {
         let mut wanted = locked(&self.shared.wanted);
         let before = std::mem::replace(&mut wanted.annotations, annotations);
         wanted.removed.extend(before.into_keys());
-        let Wanted { version, annotations, removed } = &mut *wanted;
+        let Wanted { version, annotations, removed, generation: _ } = &mut *wanted;
         removed.retain(|k| !annotations.contains_key(k));
         removed.sort_unstable();
         removed.dedup();
