@@ -65,8 +65,15 @@ impl RawSecrets {
         }
     }
 
+    /// What does not exist then is the namespace: that is no conflict, and is not tried again at once.
     pub(in crate::cluster) async fn create(&self, body: Vec<u8>) -> Result<Secret<String>, CallError> {
-        self.call(Method::POST, "", body).await
+        self.call(Method::POST, "", body).await.map_err(|e| match e.class() {
+            Class::NotFound => {
+                let message = format!("the namespace {} does not exist: create it", self.namespace);
+                CallError::new(Class::Invalid, message)
+            }
+            _ => e,
+        })
     }
 
     pub(in crate::cluster) async fn replace(
@@ -203,4 +210,33 @@ pub(in crate::cluster) fn body(
         data: &'a BTreeMap<String, String>,
     }
     serde_json::to_vec(&Body { api_version: "v1", kind: "Secret", metadata: &metadata.0, secret_type, data })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use kube::client::Body;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::cluster::keystore::{Content, KeyStore};
+    use crate::domain::keyring::{KeyRing, Times};
+
+    #[tokio::test]
+    async fn a_namespace_that_is_missing_is_no_conflict() {
+        let service = service_fn(|_: Request<Body>| async {
+            let said = br#"{"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404, "message": "gone"}"#;
+            let answer = http::Response::builder().status(404).body(Body::from(said.to_vec()));
+            answer.map_err(tower::BoxError::from)
+        });
+        let store = KeyStore::new(Client::new(service, "default"), "agentid-system");
+        let ring = KeyRing::empty("https://agents.example.com", "agents.example.com", 0);
+        let times = Times { sign_for: 1000, publish_ahead: 10, max_token_lifetime: 60 };
+        let content = Content { ring: &ring, signers: &HashMap::new(), times, answer: None };
+        let made = store.create(&content).await.unwrap_err();
+        assert!(!made.is_conflict() && made.to_string().contains("namespace agentid-system"), "{made}");
+        let written = store.write(&Metadata::default(), &content).await.unwrap_err();
+        assert!(written.is_conflict(), "it has gone meanwhile: {written}");
+    }
 }
