@@ -141,9 +141,9 @@ pub enum KeyringError {
         /// The generation noted on the Lease.
         expected: u64,
     },
-    /// The configuration names another issuer or trust domain than the tokens that live.
+    /// The configuration names another issuer or trust domain than the ring, and so than the tokens that agents hold.
     #[error(
-        "the configuration says {what} {configured:?} and the key ring says {ring:?}, which is fixed while tokens live: put \
+        "the configuration says {what} {configured:?} and the key ring says {ring:?}, which is fixed while there are agents: put \
          {ring:?} back, or run `agentid keys reset` to make new keys, after which every token is minted anew"
     )]
     Readdressed {

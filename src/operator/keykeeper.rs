@@ -2,11 +2,12 @@
 //! every state to those who mint and publish.
 //!
 //! Invariants: at most one process rotates (it leads, and every write names the resourceVersion it stands
-//! on); no new key is made in the place of one whose tokens may live, unless a person asks for it; whatever
-//! is wrong with the ring stops signing and says so, and the good ring's return starts it again.
+//! on); no new key is made in the place of one whose tokens may live, in a Secret or bought on demand, unless a person
+//! asks for it; whatever is wrong with the ring stops signing and says so, and the good ring's return starts it again.
 
 mod answer;
 mod keep;
+mod renewal;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -25,46 +26,20 @@ use crate::{
 
 /// How soon a write that met another one is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
-/// A verifier's leeway on `exp`, in seconds.
-const LEEWAY: i64 = 60;
-/// How long, in seconds, a ring that this process has used must be gone before another may take its place: a
-/// token that it signed last may still be on its way here, and a backup tool deletes before it restores.
-const GRACE: i64 = 30;
-
-/// The tokens that were seen in Secrets.
+/// Which tokens may live, as far as the world tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LiveTokens {
-    /// Not every Secret has been seen: any token may live.
+    /// Not every Secret and agent has been seen: any token may live.
     Unknown,
-    /// Every Secret has been seen.
+    /// All have been seen.
     Known {
-        /// The ids of the keys that signed unexpired tokens.
+        /// The ids of the keys that signed unexpired tokens in Secrets.
         kids: BTreeSet<String>,
-        /// When the last of those tokens expires; absent where there is none.
+        /// When the last of those tokens expires: absent where there is none, [`Timestamp::MAX`] where it isn't known.
         latest_expiry: Option<Timestamp>,
+        /// Whether there are agents: they may have bought tokens on demand, which are in no Secret.
+        agents: bool,
     },
-}
-
-impl LiveTokens {
-    /// Whether it is known that no verifier takes any token any more.
-    fn none_lives(&self, now: Timestamp) -> bool {
-        match self {
-            Self::Unknown => false,
-            Self::Known { kids, latest_expiry: None } => kids.is_empty(),
-            Self::Known { latest_expiry: Some(expiry), .. } => {
-                now.duration_since(*expiry) > SignedDuration::from_secs(LEEWAY)
-            }
-        }
-    }
-
-    fn said(&self, now: Timestamp) -> String {
-        match self {
-            _ if self.none_lives(now) => format!("no token lives: a new ring is made within {GRACE}s"),
-            Self::Known { latest_expiry: Some(expiry), .. } => format!("tokens live until {expiry:.0}"),
-            Self::Known { .. } => "tokens live".to_owned(),
-            Self::Unknown => "which tokens live is not known yet".to_owned(),
-        }
-    }
 }
 
 /// What the keeper is told by others while it runs.
@@ -72,7 +47,7 @@ impl LiveTokens {
 pub struct Inputs {
     /// The generation of the ring whose key set every trust ConfigMap carries.
     pub published: watch::Receiver<u64>,
-    /// Counts the tokens in Secrets at this moment. Asked only while no ring may sign: an answer from before
+    /// Looks which tokens may live at this moment. Asked only while no ring may sign: an answer from before
     /// the ring was lost would not know the tokens that it signed last.
     pub live: Arc<dyn Fn(Timestamp) -> LiveTokens + Send + Sync>,
 }
@@ -91,6 +66,8 @@ pub struct KeyKeeper {
     issuer: String,
     trust_domain: String,
     times: Times,
+    /// The longest lifetime of a token that is bought on demand.
+    on_demand: SignedDuration,
 }
 
 impl KeyKeeper {
@@ -103,6 +80,10 @@ impl KeyKeeper {
             issuer: config.issuer.clone(),
             trust_domain: config.trust_domain.clone(),
             times: Times::from(config),
+            on_demand: {
+                let limits = &config.limits;
+                limits.on_demand_token_lifetime.max(limits.identity_token_lifetime).signed()
+            },
         }
     }
 
@@ -137,7 +118,7 @@ impl KeyKeeper {
                 Err(e) => {
                     let message = match &e {
                         KeyringError::Missing | KeyringError::Readdressed { .. } => {
-                            format!("{e} ({})", (inputs.live)(now).said(now))
+                            format!("{e} ({})", keep.renewal(&e, &(inputs.live)(now), now))
                         }
                         _ => e.to_string(),
                     };
@@ -149,22 +130,5 @@ impl KeyKeeper {
                 Ok(()) = inputs.published.changed() => {}
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_die_a_minute_after_they_expire() {
-        let at = |s: i64| Timestamp::from_second(1_800_000_000 + s).unwrap();
-        let known =
-            |latest_expiry| LiveTokens::Known { kids: BTreeSet::from(["k".to_owned()]), latest_expiry };
-        assert!(!LiveTokens::Unknown.none_lives(at(0)));
-        assert!(!known(None).none_lives(at(0)), "a key of a token without a known end");
-        assert!(!known(Some(at(0))).none_lives(at(60)));
-        assert!(known(Some(at(0))).none_lives(at(61)));
-        assert!(LiveTokens::Known { kids: BTreeSet::new(), latest_expiry: None }.none_lives(at(0)));
     }
 }

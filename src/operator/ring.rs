@@ -124,20 +124,22 @@ fn of_ring(loaded: &Loaded) -> KeyView {
 }
 
 fn live_tokens(world: &World, now: Timestamp) -> LiveTokens {
-    if !world.is_fresh(&Source::Secrets, now) {
+    if ![Source::Secrets, Source::Agents].iter().all(|s| world.is_fresh(s, now)) {
         return LiveTokens::Unknown;
     }
+    let longest = world.config().limits.max_token_lifetime.signed();
     let (mut kids, mut latest_expiry) = (BTreeSet::new(), None);
     for secret in world.secrets().filter(|s| s.agent.is_some_and(|u: Uid| u != Uid(0))) {
-        // The annotation tells when the first token dies; the last lives no longer than the longest allowed.
-        if !secret.tokens.is_empty() && secret.expires_at != Timestamp::MAX {
-            let longest = i64::from(world.config().limits.max_token_lifetime.0);
-            let last = secret.expires_at + jiff::SignedDuration::from_secs(longest);
-            if last > now {
-                kids.extend(secret.kids.iter().map(ToString::to_string));
-                latest_expiry = latest_expiry.max(Some(last));
-            }
+        if secret.tokens.is_empty() {
+            continue;
+        }
+        // The annotation tells when the first token dies; the last lives no longer than the longest allowed. Where it was
+        // taken off, nobody knows.
+        let last = secret.expires_at.checked_add(longest).unwrap_or(Timestamp::MAX);
+        if last > now {
+            kids.extend(secret.kids.iter().map(ToString::to_string));
+            latest_expiry = latest_expiry.max(Some(last));
         }
     }
-    LiveTokens::Known { kids, latest_expiry }
+    LiveTokens::Known { kids, latest_expiry, agents: world.agents().next().is_some() }
 }

@@ -118,7 +118,7 @@ async fn rotations_strand_no_live_token_and_a_revoked_key_is_gone() {
 }
 
 /// Restores an object as a backup tool does: under a new UID.
-async fn restore(secrets: &Api<Secret>, backup: &Secret) {
+pub async fn restore(secrets: &Api<Secret>, backup: &Secret) {
     let mut copy = backup.clone();
     copy.metadata.resource_version = None;
     copy.metadata.uid = None;

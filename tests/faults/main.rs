@@ -11,6 +11,7 @@ mod drills;
 mod keys;
 mod restart;
 mod restore;
+mod ring;
 mod serve;
 #[path = "../common/serve.rs"]
 mod service;

@@ -4,9 +4,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::{GRACE, KeyKeeper, LiveTokens, answer};
+use super::renewal::{Loss, Renewal};
+use super::{KeyKeeper, LiveTokens, answer};
 use crate::{
     api::SigningAlgorithm,
     cluster::{
@@ -43,11 +44,13 @@ pub(super) struct Keep {
     highest: u64,
     /// When a ring was last good in this process.
     used: Option<Timestamp>,
+    /// Since when none is, as far as this process has seen.
+    lost: Option<Timestamp>,
 }
 
 impl Keep {
     pub(super) const fn new(keeper: KeyKeeper) -> Self {
-        Self { keeper, stored: None, current: false, noted: None, highest: 0, used: None }
+        Self { keeper, stored: None, current: false, noted: None, highest: 0, used: None, lost: None }
     }
 
     pub(super) const fn times(&self) -> &Times {
@@ -73,7 +76,7 @@ impl Keep {
                 if self.used.is_none() && self.stored.is_none() && living == LiveTokens::Unknown {
                     return Ok(None);
                 }
-                if !may_renew(&living, self.used, now) {
+                if !self.renewal(&fault, &living, now).is_due(now) {
                     return Err(fault);
                 }
                 self.renew(now, Vec::new(), None).await?
@@ -87,9 +90,20 @@ impl Keep {
             }
             loaded = self.commit(&loaded.ring, &loaded.signers, &steps, now, None).await?;
         }
-        self.used = Some(now);
+        (self.used, self.lost) = (Some(now), None);
         self.note(loaded.ring.generation).await;
         Ok(Some(loaded))
+    }
+
+    /// When a new ring may take the place of one that is lost, unasked.
+    pub(super) fn renewal(&mut self, fault: &KeyringError, living: &LiveTokens, now: Timestamp) -> Renewal {
+        let loss = Loss {
+            used: self.used,
+            seen: *self.lost.get_or_insert(now),
+            noted: self.highest > 0,
+            on_demand: self.keeper.on_demand,
+        };
+        Renewal::of(fault, living, &loss)
     }
 
     /// Reads the Secret if it is not the one that was read last, and the Lease once.
@@ -261,39 +275,11 @@ impl Keep {
     }
 }
 
-/// Whether a new ring may take the place of one that is lost, unasked. `used` is when this process last had a
-/// good one.
-fn may_renew(living: &LiveTokens, used: Option<Timestamp>, now: Timestamp) -> bool {
-    let settled = |at: Timestamp| now.duration_since(at) > SignedDuration::from_secs(GRACE);
-    living.none_lives(now) && used.is_none_or(settled)
-}
-
 /// RSA keys take a while.
 async fn generate(algorithm: SigningAlgorithm) -> Result<SigningKey, KeyringError> {
     let made = tokio::task::spawn_blocking(move || SigningKey::generate(crypto_algorithm(algorithm))).await;
     match made {
         Ok(made) => made.map_err(|e| KeyringError::Generate(e.to_string())),
         Err(e) => Err(KeyringError::Generate(e.to_string())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn no_silent_new_ring_while_a_token_may_live() {
-        let at = |s: i64| Timestamp::from_second(1_800_000_000 + s).unwrap();
-        let known = |expiry: Option<i64>| LiveTokens::Known {
-            kids: expiry.map(|_| "k".to_owned()).into_iter().collect::<BTreeSet<_>>(),
-            latest_expiry: expiry.map(at),
-        };
-        assert!(!may_renew(&LiveTokens::Unknown, None, at(0)));
-        assert!(!may_renew(&known(Some(5)), None, at(0)));
-        assert!(may_renew(&known(None), None, at(0)), "a new installation does not wait");
-        assert!(!may_renew(&known(None), Some(at(0)), at(GRACE)), "its last token may not be seen yet");
-        assert!(may_renew(&known(None), Some(at(0)), at(GRACE + 1)));
     }
 }
