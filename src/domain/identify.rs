@@ -2,14 +2,15 @@
 //!
 //! Invariants: only a live pod that runs as the agent's service account is that agent; whom a pod names it still
 //! must be; of several the most specific, and a tie is nobody; what a token of this moment names and the world does not
-//! is `CallerPending` and not gone.
+//! is `CallerPending` and not gone; while a watch that it takes says nothing, nobody is refused and nobody is taken for
+//! another.
 
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::maker::{Making, make};
-use super::{Agent, BoundObject, Key, KindName, POD, Refusal, Uid, World, decide::Standing};
+use super::{Agent, BoundObject, Key, KindName, POD, Refusal, Source, Uid, World, decide::Standing};
 use crate::api::Reason;
 
 /// Who presents a service-account token.
@@ -98,10 +99,24 @@ pub fn live_account(world: &World, caller: &Caller, now: Timestamp) -> Result<()
     }
 }
 
+/// Whether a kind's watch can be believed.
+///
+/// # Errors
+/// `Unknown`.
+fn believed(world: &World, kind: &KindName, now: Timestamp) -> Result<(), Refusal> {
+    let source = Source::Bound(kind.clone());
+    if world.is_fresh(&source, now) {
+        return Ok(());
+    }
+    let problem = world.source(&source).problem();
+    Err(Refusal::new(Reason::Unknown, format!("the watch of {source} says nothing now: {problem}")))
+}
+
 /// The pod, if it lives and runs.
 ///
 /// # Errors
-/// `CredentialRejected`, `BoundObjectFinished`; `CallerPending` if it may not have been seen yet.
+/// `CredentialRejected`, `BoundObjectFinished`; `CallerPending` if it may not have been seen yet; `Unknown` while the
+/// watch of pods says nothing.
 pub fn live_pod<'w>(world: &'w World, caller: &Caller, now: Timestamp) -> Result<&'w BoundObject, Refusal> {
     let Some((name, uid)) = &caller.pod else {
         return Err(refuse(
@@ -110,7 +125,14 @@ pub fn live_pod<'w>(world: &'w World, caller: &Caller, now: Timestamp) -> Result
                 .to_owned(),
         ));
     };
-    let pod = world.bound_object(&KindName::from(POD), &caller.account.sibling(name.clone()));
+    let kind = KindName::from(POD);
+    if !world.sees(&kind) {
+        return Err(refuse(
+            "no pod can be an agent here: boundKinds of the configuration lacks v1/Pod".to_owned(),
+        ));
+    }
+    believed(world, &kind, now)?;
+    let pod = world.bound_object(&kind, &caller.account.sibling(name.clone()));
     let gone = || {
         format!(
             "pod {name} of namespace {} is gone, or lacks the label {} by which pods are seen",
@@ -137,8 +159,8 @@ pub fn live_pod<'w>(world: &'w World, caller: &Caller, now: Timestamp) -> Result
 /// The agent that a pod is. `named` is what the request itself says.
 ///
 /// # Errors
-/// `CredentialRejected` where it is none, another, or more than one; `CallerPending` while it is being made or not seen yet;
-/// `Suspended` and the like are for decide.
+/// `CredentialRejected` where it is none, another, or more than one; `CallerPending` while it is being made or not seen yet,
+/// and `Unknown` while a watch that it takes says nothing; `Suspended` and the like are for decide.
 pub fn agent_of_pod<'w>(
     world: &'w World,
     caller: &Caller,
@@ -147,18 +169,36 @@ pub fn agent_of_pod<'w>(
 ) -> Result<&'w Agent, Refusal> {
     live_account(world, caller, now)?;
     let pod = live_pod(world, caller, now)?;
-    let mut candidates = candidates(world, caller, &controllers(world, pod));
+    let Line { steps, open } = controllers(world, pod, now);
+    let mut candidates = candidates(world, caller, &steps);
     let label = pod.agent.as_ref().map(|name| ClientId::Name(caller.account.sibling(name.clone())));
+    // Behind an open end of the line may be whom they name.
+    let beyond =
+        |id: &ClientId| open.clone().filter(|_| may_be_beyond(world, caller, id)).map_or(Ok(()), Err);
+    let mut chosen = named.is_some();
     if let Some(asked) = named {
         candidates.retain(|(_, a)| asked.names(a));
+        if candidates.is_empty() {
+            beyond(asked)?;
+        }
     } else if let Some(label) = &label {
         // A label that names no agent, such as "true", only makes the pod seen.
         if candidates.iter().any(|(_, a)| label.names(a)) {
             candidates.retain(|(_, a)| label.names(a));
+            chosen = true;
+        } else {
+            beyond(label)?;
         }
     }
     let best = candidates.iter().map(|(rank, _)| *rank).min();
     candidates.retain(|(rank, _)| Some(*rank) == best);
+    // Whoever stands behind the line is it only if nobody stands further up.
+    if let Some(refusal) = open
+        && !chosen
+        && candidates.iter().all(|(rank, _)| *rank >= steps.len())
+    {
+        return Err(refusal);
+    }
     match candidates.as_slice() {
         [(_, agent)] => Ok(agent),
         [] if named.is_none() && matches!(make(world, &pod.meta.key).0, Making::Make(_) | Making::Later) => {
@@ -188,19 +228,55 @@ pub fn agent_of_pod<'w>(
     }
 }
 
-/// The pod and what controls it, the nearest first.
-fn controllers(world: &World, pod: &BoundObject) -> Vec<(KindName, Arc<str>, Uid)> {
-    let mut line = vec![(KindName::from(POD), pod.meta.key.name.clone(), pod.meta.uid)];
+/// A pod and what controls it.
+struct Line {
+    /// The nearest first.
+    steps: Vec<(KindName, Arc<str>, Uid)>,
+    /// Why it can't be told what controls the last one, if it can't.
+    open: Option<Refusal>,
+}
+
+/// The pod and what controls it. Of a controller that was not seen yet it is known who it is, and not what controls it:
+/// as with [`super::maker`].
+fn controllers(world: &World, pod: &BoundObject, now: Timestamp) -> Line {
+    let mut line =
+        Line { steps: vec![(KindName::from(POD), pod.meta.key.name.clone(), pod.meta.uid)], open: None };
     let mut next = pod.controller.clone();
     while let Some(controller) = next
-        && line.len() < 5
+        && line.steps.len() < 5
     {
         let key = pod.meta.key.sibling(controller.name.clone());
         let object = world.bound_object(&controller.kind, &key).filter(|o| o.meta.uid == controller.uid);
-        next = object.and_then(|o| o.controller.clone());
-        line.push((controller.kind, controller.name, controller.uid));
+        if world.sees(&controller.kind) {
+            line.open = believed(world, &controller.kind, now).err();
+            if object.is_none() && line.open.is_none() {
+                line.open = Some(Refusal::new(
+                    Reason::CallerPending,
+                    format!(
+                        "{} {} of pod {} was not seen yet; come again",
+                        controller.kind, key.name, pod.meta.key.name
+                    ),
+                ));
+            }
+        }
+        next = object.filter(|_| line.open.is_none()).and_then(|o| o.controller.clone());
+        line.steps.push((controller.kind, controller.name, controller.uid));
     }
     line
+}
+
+/// Whether an agent that is named may be bound to what controls a pod beyond an open end of its line.
+fn may_be_beyond(world: &World, caller: &Caller, id: &ClientId) -> bool {
+    let agent = match id {
+        ClientId::Uid(uid) => world.agent_of_uid(*uid),
+        ClientId::Name(key) => world.agent(key),
+    };
+    agent.is_some_and(|a| {
+        a.meta.key.namespace == caller.account.namespace
+            && a.service_account.as_ref() == Some(&caller.account.name)
+            && a.bound.is_some()
+            && !a.meta.deleting
+    })
 }
 
 /// The agents that a pod may be, and how near each is to it: the place of its bound object in the line, or behind

@@ -1,9 +1,8 @@
 //! `/introspect` (RFC 7662): whether a token of ours stands, for those whom it concerns.
 //!
 //! Invariants: the caller is authenticated; who is neither named by the token's resource, nor the agent that it is
-//! for, nor the agent whose it is, learns `{"active": false}` and nothing else, or, whatever the token is, to come again while
-//! who it is can't be told; the answer is decided from live
-//! objects at this moment.
+//! for, nor the agent whose it is, learns `{"active": false}` and nothing else, or, whether the token stands or not, to come
+//! again while who it is can't be told; the answer is decided from live objects at this moment.
 
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
@@ -73,17 +72,27 @@ async fn serve(state: &State, request: &Request, now: Timestamp) -> Result<Map<S
     let token = form.need("token")?;
     let ring = state.ring()?;
     let world = state.fresh_world(now)?;
-    let unidentified = |r: Refusal| challenged(Slot::Client.unidentified(&r));
+    let unidentified = |r: &Refusal| challenged(Slot::Client.unidentified(r));
     let caller = caller_of(&verified);
-    live_account(&world, &caller, now).map_err(unidentified)?;
-    // Before the token is looked at: whom it may not concern must not see by the answer whether it stands.
-    let me = match agent_of_pod(&world, &caller, None, now) {
-        Err(r) if r.reason == Reason::CallerPending && !introspects(&world, &caller.account) => {
-            return Err(unidentified(r));
-        }
-        found => found.ok(),
+    live_account(&world, &caller, now).map_err(|r| unidentified(&r))?;
+    // Before it is seen whether the token stands: whom it may not concern must not learn that by the answer. Who is named
+    // by an AgentResource needs be no agent, and no pod that is seen.
+    let (me, later) = match agent_of_pod(&world, &caller, None, now) {
+        Ok(me) => (Some(me), None),
+        Err(r) if matches!(r.reason, Reason::CallerPending | Reason::Unknown) => (None, Some(r)),
+        Err(_) => (None, None),
     };
+    if let Some(refusal) = &later
+        && !introspects(&world, &caller.account)
+    {
+        return Err(unidentified(refusal));
+    }
     let Ok(token) = ours::verify(&ring, &state.config, token, now) else { return Ok(inactive()) };
+    if let Some(refusal) = &later
+        && !named_for(&world, &token, &caller.account)
+    {
+        return Err(unidentified(refusal));
+    }
     let agent = match stands(&world, &token.presented, now) {
         Ok(agent) => agent,
         // Unknown is neither active nor inactive.
@@ -104,6 +113,12 @@ fn introspects(world: &World, account: &Key) -> bool {
     world.resources().any(|r| r.introspectors.contains(account))
 }
 
+/// Whether the AgentResource that a token is for names the service account.
+fn named_for(world: &World, token: &Ours, account: &Key) -> bool {
+    let resource = world.audience_holder(&token.presented.audience.as_str().into());
+    resource.is_some_and(|r| r.introspectors.contains(account))
+}
+
 fn inactive() -> Map<String, Value> {
     Map::from_iter([("active".to_owned(), Value::Bool(false))])
 }
@@ -111,7 +126,7 @@ fn inactive() -> Map<String, Value> {
 /// Whether the caller, an account and the agent that its pod is, may know of the token.
 fn concerns(world: &World, account: &Key, me: Option<&Agent>, token: &Ours, agent: &Agent) -> bool {
     let resource = world.audience_holder(&token.presented.audience.as_str().into());
-    resource.is_some_and(|r| r.introspectors.contains(account))
+    named_for(world, token, account)
         || me.is_some_and(|me| {
             me.meta.uid == agent.meta.uid || resource.is_some_and(|r| r.agent.as_ref() == Some(&me.meta.key))
         })

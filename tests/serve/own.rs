@@ -41,6 +41,20 @@ async fn a_pod_gets_a_token_that_stands_until_it_is_gone() {
         answers.push(body);
     }
     assert_eq!(answers[0], answers[1]);
+    // Whom the resource names needs not be seen, and what it may know otherwise as an agent is not for now.
+    let other = Test::new("own-other").await;
+    t.apply("{apiVersion: v1, kind: Pod, metadata: {name: asks}, spec: {serviceAccountName: asker, containers: [{name: c, image: none}]}}")
+        .await;
+    for (asked_about, wanted) in [(&token, 200), (&other.token(&[]).await, 503)] {
+        let asks = t.sa_token_for("asker", Some("asks"), &t.stage.town.issuer).await;
+        let form = [
+            ("client_assertion_type", JWT_BEARER_ASSERTION),
+            ("client_assertion", asks.as_str()),
+            ("token", asked_about),
+        ];
+        let (status, _, body) = t.service().post("/introspect", &form).await;
+        assert_eq!((status, body["active"] == true), (wanted, wanted == 200), "{body}");
+    }
     let form = [
         ("grant_type", "client_credentials"),
         ("client_assertion_type", JWT_BEARER_ASSERTION),

@@ -19,6 +19,8 @@ impl Town {
     fn new() -> Self {
         let config = crate::api::Configuration::new("https://i.example", "example.com");
         let mut town = Self(World::of(config, View::Service), 0);
+        let sources: Vec<_> = town.0.sources().into_keys().collect();
+        sources.iter().for_each(|s| town.0.end_list(s, at(NOW)));
         let meta = town.meta("runner", 500);
         town.0.take(Object::Account(Box::new(ServiceAccount { meta })), Origin::Watch);
         town
@@ -69,6 +71,15 @@ impl Town {
         );
         let object: crate::api::AgentIdentity = serde_yaml::from_str(&yaml).unwrap();
         self.0.take(Object::Agent(Box::new(Agent::try_from(&object).unwrap())), Origin::Watch);
+    }
+
+    /// A watch has last been heard of so many seconds ago.
+    fn heard(&mut self, kind: &str, seconds: i64) {
+        self.0.heard(&Source::Bound(kind.into()), at(NOW - seconds));
+    }
+
+    fn gone(&mut self, kind: &str, name: &str, n: u128) {
+        self.0.remove(&Source::Bound(kind.into()), &Key::new("ns", name), uid(n), 0);
     }
 
     fn who(&self, caller: &Caller, named: Option<&str>) -> Result<String, String> {
@@ -172,6 +183,72 @@ fn what_a_token_of_this_moment_names_may_not_have_been_seen_yet() {
     pod.meta.version += 1_000;
     t.0.note_unselected(&"v1/Pod".into(), pod);
     assert_eq!(t.why(&today(caller())), Reason::CredentialRejected);
+}
+
+const RS: &str = "apps/v1/ReplicaSet";
+
+#[test]
+fn a_pod_is_neither_gone_nor_there_while_its_watch_says_nothing() {
+    let mut t = town();
+    t.agent("a", 10, None);
+    t.agent("pod", 11, Some(("v1/Pod", "p")));
+    let old_pod = Caller { pod: Some(("p".into(), uid(9))), ..caller() };
+    t.heard("v1/Pod", 61);
+    assert_eq!((t.why(&caller()), t.why(&old_pod)), (Reason::Unknown, Reason::Unknown));
+    t.heard("v1/Pod", 60);
+    assert_eq!(t.who(&caller(), None), Ok("pod".into()));
+    assert_eq!(t.why(&old_pod), Reason::CredentialRejected);
+    // Without a pod none is looked for.
+    t.heard("v1/Pod", 61);
+    assert_eq!(t.why(&Caller { pod: None, ..caller() }), Reason::CredentialRejected);
+    // Before the first list.
+    let config = crate::api::Configuration::new("https://i.example", "example.com");
+    let mut new = Town(World::of(config, View::Service), 0);
+    let meta = new.meta("runner", 500);
+    new.0.take(Object::Account(Box::new(ServiceAccount { meta })), Origin::Watch);
+    new.heard("v1/Pod", 0);
+    assert_eq!(new.why(&caller()), Reason::Unknown);
+}
+
+#[test]
+fn who_may_stand_behind_an_unseen_controller_is_waited_for() {
+    for (lost, wanted) in [(false, Reason::CallerPending), (true, Reason::Unknown)] {
+        let mut t = town();
+        t.agent("any", 10, None);
+        t.agent("work", 11, Some(("apps/v1/Deployment", "d")));
+        t.agent("set", 12, Some((RS, "other")));
+        assert_eq!(t.who(&caller(), None), Ok("work".into()));
+        if lost {
+            t.heard(RS, 61)
+        } else {
+            t.gone(RS, "d-1", 2)
+        }
+        let why = |t: &Town, named: &str| {
+            agent_of_pod(&t.0, &caller(), ClientId::read("example.com", named).as_ref(), at(NOW))
+                .map(|a| a.meta.key.name.to_string())
+                .map_err(|r| r.reason)
+        };
+        assert_eq!(t.why(&caller()), wanted, "not the agent of the account alone");
+        assert_eq!(why(&t, "ns/work"), Err(wanted));
+        // Whoever is named and can be told is it, and whom nothing could make it is not.
+        assert_eq!(why(&t, "ns/any"), Ok("any".into()));
+        assert_eq!(why(&t, "ns/nobody"), Err(Reason::CredentialRejected));
+        assert_eq!(why(&t, "elsewhere/work"), Err(Reason::CredentialRejected));
+        t.label("true");
+        assert_eq!(t.why(&caller()), wanted);
+        t.label("any");
+        assert_eq!(t.who(&caller(), None), Ok("any".into()));
+        t.agent("near", 13, Some((RS, "d-1")));
+        t.label("true");
+        assert_eq!(t.who(&caller(), None), Ok("near".into()), "what stands behind is further");
+        t.label("work");
+        assert_eq!(t.why(&caller()), wanted, "whom the label names stands before the nearest");
+    }
+    // One of a kind that is not watched is the end of the line.
+    let mut t = Town::new();
+    t.object("v1/Pod", "p", 1, Some(("x.example/v1/Thing", "t", 2)));
+    t.agent("any", 10, None);
+    assert_eq!(t.who(&caller(), None), Ok("any".into()));
 }
 
 #[test]
