@@ -30,6 +30,11 @@ pub trait Told: Send + Sync + 'static {
     /// What is missing, a line each.
     fn ready(&self) -> Result<(), String>;
 
+    /// What hinders it though it is ready, a line each.
+    fn remarks(&self) -> String {
+        String::new()
+    }
+
     /// The metrics in the OpenMetrics text format.
     fn metrics(&self) -> String;
 }
@@ -68,7 +73,7 @@ impl<T: Told> Handler for Admin<T> {
         match request.path.as_str() {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => match self.0.ready() {
-                Ok(()) => text(StatusCode::OK, "ok\n"),
+                Ok(()) => text(StatusCode::OK, format!("ok\n{}", self.0.remarks())),
                 Err(missing) => text(StatusCode::SERVICE_UNAVAILABLE, missing),
             },
             "/metrics" => {
@@ -88,11 +93,15 @@ mod tests {
 
     use super::*;
 
-    struct Unready;
+    struct Process(bool);
 
-    impl Told for Unready {
+    impl Told for Process {
         fn ready(&self) -> Result<(), String> {
-            Err("agents: not synced\n".to_owned())
+            if self.0 { Ok(()) } else { Err("agents: not synced\n".to_owned()) }
+        }
+
+        fn remarks(&self) -> String {
+            "agents: stale\n".to_owned()
         }
 
         fn metrics(&self) -> String {
@@ -106,15 +115,19 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let taken = bind(address).await.unwrap_err().to_string();
         assert!(taken.contains("--admin-listen"), "{taken}");
+        let other = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let ready = other.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let served = tokio::spawn(serve(listener, Arc::new(Unready), stop.clone()));
-        for (request, status, end) in [
-            ("GET /livez", "200", "\r\n\r\nok\n"),
-            ("HEAD /livez", "200", "\r\n\r\n"),
-            ("GET /readyz", "503", "\r\n\r\nagents: not synced\n"),
-            ("GET /metrics", "200", "\r\n\r\n# EOF\n"),
-            ("GET /", "404", "/metrics\n"),
-            ("DELETE /livez", "405", "only GET\n"),
+        let served = tokio::spawn(serve(listener, Arc::new(Process(false)), stop.clone()));
+        let other = tokio::spawn(serve(other, Arc::new(Process(true)), stop.clone()));
+        for (address, request, status, end) in [
+            (address, "GET /livez", "200", "\r\n\r\nok\n"),
+            (address, "HEAD /livez", "200", "\r\n\r\n"),
+            (address, "GET /readyz", "503", "\r\n\r\nagents: not synced\n"),
+            (ready, "GET /readyz", "200", "\r\n\r\nok\nagents: stale\n"),
+            (address, "GET /metrics", "200", "\r\n\r\n# EOF\n"),
+            (address, "GET /", "404", "/metrics\n"),
+            (address, "DELETE /livez", "405", "only GET\n"),
         ] {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let request = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -126,5 +139,6 @@ mod tests {
         }
         stop.cancel();
         served.await.unwrap();
+        other.await.unwrap();
     }
 }

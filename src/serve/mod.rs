@@ -8,6 +8,7 @@ mod client;
 mod credentials;
 mod fault;
 mod form;
+mod health;
 mod introspect;
 mod keysets;
 pub mod lists;
@@ -25,7 +26,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -35,8 +35,9 @@ pub use form::{Form, parse_form};
 pub use proxy::AGENT_HEADERS;
 
 use self::callers::{ApiServer, Callers};
+use self::health::Tells;
 use self::lists::Lists;
-use self::metrics::{Metrics, Sights};
+use self::metrics::Metrics;
 use self::router::{Proxies, Public};
 use self::state::State;
 use self::users::UserIssuers;
@@ -52,7 +53,7 @@ use crate::cluster::reviews::Reviews;
 use crate::cluster::watch::Rewound;
 use crate::domain::{Key, View};
 use crate::issue::{Audit, Issuer};
-use crate::net::admin::{self, AdminError, Told};
+use crate::net::admin::{self, AdminError};
 use crate::net::listen::{Bounds, serve};
 use crate::net::rate::Limiter;
 use crate::net::tls::{Tls, TlsError};
@@ -291,41 +292,4 @@ fn report() -> Report {
         let Skipped { source, key, problem, .. } = skipped;
         tracing::warn!(%source, object = %key, %problem, "an object can't be read and is skipped");
     })
-}
-
-struct Tells(Arc<State>);
-
-impl Told for Tells {
-    fn ready(&self) -> Result<(), String> {
-        let mut missing = String::new();
-        {
-            let world = self.0.world.read();
-            let now = Timestamp::now();
-            for source in world.core() {
-                if !world.is_fresh(source, now) {
-                    missing.push_str(&format!("{source}: {}\n", world.source(source).problem()));
-                }
-            }
-        }
-        if let Err(fault) = self.0.ring() {
-            missing.push_str(&format!("keys: {}\n", fault.description));
-        }
-        if !self.0.lists.is_ready() {
-            missing.push_str("status lists: not every entry was looked at yet\n");
-        }
-        if missing.is_empty() { Ok(()) } else { Err(missing) }
-    }
-
-    fn metrics(&self) -> String {
-        let state = &self.0;
-        let ring = state.ring().ok();
-        let sights = Sights {
-            world: &state.world.read(),
-            ring: ring.as_ref().map(|r| &r.0.ring),
-            lists: &state.lists,
-            certificate: state.tls.get().and_then(Tls::validity),
-            calls: &state.calls,
-        };
-        state.metrics.text(&sights, Timestamp::now())
-    }
 }

@@ -1,12 +1,15 @@
 //! The token service while its neighbours are away: it issues without a leader and without an API server, until what it
-//! knows is older than `maxStale`; then it fails closed, and comes back by itself.
+//! knows is older than `maxStale`; then it fails closed, and comes back by itself. What it may not see it does not call gone.
 
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use kube::config::Kubeconfig;
 use serde_json::Value;
 
-use crate::common::{ControlPlane, Namespace, eventually};
+use crate::common::{ControlPlane, Namespace, eventually, http_get, target_dir, unique};
 use crate::service::{RUNNER, Service, Town};
 use crate::turn;
 
@@ -95,8 +98,11 @@ async fn it_goes_on_alone_until_it_knows_too_little() {
     .await;
     assert_eq!(introspect(&service, &sa, &token).await.0, 503, "an old truth is none");
     assert!(service.get(&list).await.unwrap_err().contains("503"));
-    // The keys are no secret and no truth about agents.
+    // The keys are no secret and no truth about agents: it stays where they can be asked for, and says what it lacks.
     service.get("/jwks").await.unwrap();
+    let (code, body) = http_get(&service.admin, "/readyz").await.unwrap();
+    assert_eq!(code, 200, "{body}");
+    assert!(body.starts_with("ok\nagentidentities: nothing was heard"), "{body}");
 
     tokio::task::block_in_place(|| cp.start_apiserver());
     eventually("it comes back by itself", SOON, || async {
@@ -105,4 +111,111 @@ async fn it_goes_on_alone_until_it_knows_too_little() {
     })
     .await;
     assert_eq!(service.stop().code(), Some(0));
+}
+
+const BLIND: &str = "agentid-blind";
+
+/// What the token service needs, and as much of the core kinds.
+fn rules(core: &str) -> String {
+    format!(
+        "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {{name: {BLIND}}}
+rules:
+- {{apiGroups: [agentid.dev, apps, batch, rbac.authorization.k8s.io, coordination.k8s.io], resources: ['*'], verbs: [list, watch, get]}}
+- {{apiGroups: [''], resources: [{core}], verbs: [list, watch, get]}}
+- {{apiGroups: [authentication.k8s.io, authorization.k8s.io], resources: ['*'], verbs: [create]}}
+- {{nonResourceURLs: ['*'], verbs: [get]}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: {BLIND}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {BLIND}}}
+subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: {BLIND}}}]
+"
+    )
+}
+
+/// A kubeconfig with which an administrator acts as that user.
+fn blind(cp: &ControlPlane) -> PathBuf {
+    let mut config = Kubeconfig::read_from(&cp.kubeconfig).unwrap();
+    for user in &mut config.auth_infos {
+        let user = user.auth_info.as_mut().unwrap();
+        user.impersonate = Some(BLIND.to_owned());
+        user.impersonate_groups = Some(vec!["system:authenticated".to_owned()]);
+    }
+    let path = target_dir().join("test-logs").join(format!("blind-{}.kubeconfig", unique()));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
+    serde_json::to_writer(file, &config).unwrap();
+    path
+}
+
+/// One round of the sidecar: its exit code.
+fn sidecar(service: &Service, token: &str) -> Option<i32> {
+    let directory = target_dir().join("test-logs").join(format!("sidecar-{}", unique()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let (token, ca) = (file("token", token), file("ca.crt", &service.ca));
+    let done = Command::new(env!("CARGO_BIN_EXE_agentid"))
+        .args(["sidecar", "--once", "--server", &service.issuer, "--token-file"])
+        .arg(token)
+        .arg("--ca")
+        .arg(ca)
+        .arg("--directory")
+        .arg(directory.join("files"))
+        .output()
+        .unwrap();
+    done.status.code()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_it_may_not_see_is_not_gone() {
+    let turn = turn().await;
+    let cp = &turn.control_plane;
+    let mut town = Town::new("agentid-blind", "");
+    let operator = town.operator(cp).await;
+    let ns = Namespace::for_pods(cp, "blind").await;
+    ns.apply(RUNNER).await;
+    ns.apply(OBJECTS).await;
+    let sa = pods_token(cp, &ns.name, &town.issuer, "runner", "p");
+    let issued = std::time::Instant::now();
+    ns.apply(&rules("namespaces, serviceaccounts, secrets")).await;
+    town.kubeconfig = Some(blind(cp));
+    let listen = town.issuer.trim_start_matches("https://");
+    let service = town.spawn_at(cp, listen, town.ca(cp).await, "info,agentid=debug");
+    eventually("it waits for pods alone", SOON, || async {
+        let (code, body) = http_get(&service.admin, "/readyz").await.map_err(|e| e.to_string())?;
+        let lines: Vec<_> = body.lines().collect();
+        if code == 503 && matches!(lines[..], [line] if line.starts_with("v1/Pod: agentid may not list")) {
+            Ok(())
+        } else {
+            Err(format!("{code} {body}"))
+        }
+    })
+    .await;
+    // Older than what would be put down to a watch that is a little behind.
+    tokio::time::sleep(Duration::from_secs(11).saturating_sub(issued.elapsed())).await;
+    let (status, headers, body) = ask(&service, &sa).await;
+    assert_eq!((status, headers.contains_key("retry-after")), (503, true), "{body}");
+    assert!(body["error_description"].as_str().is_some_and(|d| d.contains("v1/Pod")), "{body}");
+    let (status, body) = introspect(&service, &sa, "x.y.z").await;
+    assert_eq!(status, 503, "{body}");
+    assert_eq!(sidecar(&service, &sa), Some(4), "to come again, not refused");
+
+    ns.apply(&rules("namespaces, serviceaccounts, secrets, pods")).await;
+    eventually("it sees", SOON, || async {
+        let (code, body) = http_get(&service.admin, "/readyz").await.map_err(|e| e.to_string())?;
+        let (status, _, answer) = ask(&service, &sa).await;
+        if (code, status) == (200, 200) { Ok(()) } else { Err(format!("{code} {body} {status} {answer}")) }
+    })
+    .await;
+    assert_eq!(sidecar(&service, &sa), Some(0));
+    assert_eq!(service.stop().code(), Some(0));
+    operator.stop();
 }
