@@ -1,7 +1,8 @@
 //! The watches that feed the world, and how far each can be believed.
 //!
 //! Invariant: unknown is not absent. A source that never synced, or has not been heard of for longer than
-//! `maxStale`, says nothing, neither that an object is there nor that it is gone.
+//! `maxStale`, says nothing, neither that an object is there nor that it is gone; nor does one that was heard of at a
+//! time that is yet to come.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -131,11 +132,15 @@ pub struct SourceState {
     pub lost: Option<Lost>,
 }
 
+/// By how much a source may be heard of after what is the moment for who asks. More, and the clock was set back.
+const AHEAD: SignedDuration = SignedDuration::from_secs(5);
+
 impl SourceState {
     /// Whether it can be believed.
     #[must_use]
     pub fn is_fresh(&self, now: Timestamp, max_stale: SignedDuration) -> bool {
-        self.synced && self.heard.is_some_and(|h| now.duration_since(h) <= max_stale)
+        let age = self.heard.map(|h| now.duration_since(h));
+        self.synced && age.is_some_and(|age| -AHEAD <= age && age <= max_stale)
     }
 
     /// In words, for a condition.
@@ -201,5 +206,22 @@ impl World {
     #[must_use]
     pub fn is_fresh(&self, source: &Source, now: Timestamp) -> bool {
         self.source(source).is_fresh(now, self.config.max_stale.signed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_nothing_fresh_for_longer() {
+        let at = |second: i64| Timestamp::from_second(1_000 + second).unwrap();
+        let max_stale = SignedDuration::from_secs(60);
+        let mut state = SourceState { synced: true, heard: Some(at(0)), lost: None };
+        for (now, fresh) in [(-3_600, false), (-6, false), (-5, true), (0, true), (60, true), (61, false)] {
+            assert_eq!(state.is_fresh(at(now), max_stale), fresh, "{now}");
+        }
+        state.synced = false;
+        assert!(!state.is_fresh(at(0), max_stale));
     }
 }
