@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::testing::{Cluster, GRANT, RESOURCE};
-use crate::domain::{Key, Source};
+use crate::domain::{Agent, Key, Object, Origin, RecordedBy, Source, View, World};
 
 fn key() -> Key {
     Key::new("ns", "a")
@@ -112,6 +112,38 @@ fn newborns_read_valid_and_the_gone_do_not() {
 }
 
 #[test]
+fn what_went_before_its_list_had_a_mark_is_never_valid_again() {
+    let c = settled();
+    let at = recorded(&c).unwrap();
+    let agent = Agent::try_from(&c.agents[&key()]).unwrap();
+    let with_agent = |view| {
+        let mut world = World::of(c.world.config().clone(), view);
+        world.take(Object::Agent(Box::new(agent.clone())), Origin::Watch);
+        world
+    };
+    let gone = |world: &mut World| world.remove(&Source::Agents, &agent.meta.key, agent.meta.uid, 0);
+    let mark = |list, mark| Some(Mark { list, mark, version: 0 });
+    // Before any mark, and before the first of the list that follows the open one.
+    for before in [None, mark(ListId(99), 0)] {
+        let mut world = with_agent(View::Service);
+        world.take_mark(before);
+        gone(&mut world);
+        world.take_mark(mark(at.list, at.index));
+        assert_eq!(world.recorded_by(at), RecordedBy::NoLonger, "{before:?}");
+        assert_eq!(entry(&world, at, c.now), Entry::Invalid, "{before:?}");
+        assert_eq!(world.recorded_in(at.list).count(), 0);
+        // Below the mark it needn't be kept.
+        world.take_mark(mark(at.list, at.index + 1));
+        assert_eq!(world.recorded_by(at), RecordedBy::Nobody);
+        assert_eq!(entry(&world, at, c.now), Entry::Invalid);
+    }
+    // Where no mark ever comes nothing is kept.
+    let mut world = with_agent(View::Operator);
+    gone(&mut world);
+    assert_eq!(world.recorded_by(at), RecordedBy::Nobody);
+}
+
+#[test]
 fn a_mark_is_believed_once_the_watch_has_come_so_far() {
     let mut c = settled();
     let open = c.world.open_list().unwrap();
@@ -135,8 +167,8 @@ fn twice_recorded_is_nobodys() {
     let mut agent = c.agents[&b].clone();
     agent.status = Some(forged);
     agent.metadata.resource_version = Some("900000".into());
-    let object = crate::domain::Agent::try_from(&agent).unwrap();
-    c.world.take(crate::domain::Object::Agent(Box::new(object)), crate::domain::Origin::Watch);
+    let object = Agent::try_from(&agent).unwrap();
+    c.world.take(Object::Agent(Box::new(object)), Origin::Watch);
     assert_eq!(reads(&c, at), Entry::Invalid);
 }
 
@@ -145,7 +177,7 @@ fn a_status_of_another_agent_records_nothing() {
     let c = settled();
     let mut restored = c.agents[&key()].clone();
     restored.metadata.uid = Some("7f3d9a2e-0001-4abc-8def-0123456789ab".into());
-    let seen = crate::domain::Agent::try_from(&restored).unwrap();
+    let seen = Agent::try_from(&restored).unwrap();
     assert!(seen.status.grants.is_empty());
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::World;
+use super::{View, World};
 use crate::domain::statuslist::{ListId, Mark, OpenList, StatusRef};
 use crate::domain::{Agent, Uid};
 
@@ -58,7 +58,8 @@ impl Lists {
         }
     }
 
-    fn remove(&mut self, at: StatusRef, agent: Uid) {
+    /// `marked`: whether a mark is known, or will be.
+    fn remove(&mut self, at: StatusRef, agent: Uid, marked: bool) {
         self.changed.push(at);
         let Some(list) = self.lists.get_mut(&at.list) else { return };
         let Some(holders) = list.get_mut(&at.index) else { return };
@@ -74,8 +75,8 @@ impl Lists {
             }
             Holders::One(_) | Holders::Gone => Holders::Gone,
         };
-        // Below the mark absence says as much.
-        let young = self.believed.is_some_and(|o| o.list == at.list && at.index >= o.mark);
+        // Below the mark absence says as much. Of another list than the open one the mark may be on its way.
+        let young = self.believed.map_or(marked, |o| o.list != at.list || at.index >= o.mark);
         if matches!(holders, Holders::Gone) && !young {
             list.remove(&at.index);
             if list.is_empty() {
@@ -146,6 +147,7 @@ impl World {
     /// The recorded entries of a list with their agents.
     pub fn recorded_in(&self, list: ListId) -> impl Iterator<Item = (u32, RecordedBy)> + '_ {
         let entries = self.lists.lists.get(&list).into_iter().flatten();
+        let entries = entries.filter(|(_, holders)| !matches!(holders, Holders::Gone));
         entries.map(move |(index, _)| (*index, self.recorded_by(StatusRef { list, index: *index })))
     }
 
@@ -168,11 +170,13 @@ impl World {
     }
 
     pub(super) fn index_recorded(&mut self, agent: &Agent, there: bool) {
+        // The operator follows no Lease.
+        let marked = self.view == View::Service;
         for recorded in &agent.status.grants {
             if there {
                 self.lists.add(recorded.at, agent.meta.uid);
             } else {
-                self.lists.remove(recorded.at, agent.meta.uid);
+                self.lists.remove(recorded.at, agent.meta.uid, marked);
             }
         }
     }
