@@ -2,7 +2,10 @@
 //! forwardAuth.
 //!
 //! Invariants: 200 only for a token that stands for this very resource; every `X-Agent-*` header is set on it, so
-//! that none of a client's own gets through; refusals carry the challenge of RFC 6750 §3.
+//! that none of a client's own gets through, and two values that differ never look alike; refusals carry the challenge of
+//! RFC 6750 §3.
+
+use std::fmt::Write as _;
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
@@ -117,7 +120,9 @@ fn respond(state: &State, verdict: Verdict, audience: &str) -> Response {
         Verdict::Stands(token, names) => {
             let mut response = empty(StatusCode::OK);
             for (name, value) in AGENT_HEADERS.into_iter().zip(values(&token, names, &state.config.issuer)) {
-                let value = HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static(""));
+                let Ok(value) = HeaderValue::from_str(&value) else {
+                    return empty(StatusCode::INTERNAL_SERVER_ERROR);
+                };
                 response.headers_mut().insert(HeaderName::from_static(name), value);
             }
             response
@@ -160,6 +165,25 @@ fn values(token: &Ours, [id, namespace, name]: [String; 3], issuer: &str) -> [St
         token.presented.roles.join(" "),
         claim("jti"),
     ]
+    .map(|value| written(&value))
+}
+
+/// A value as a header can carry it, percent-encoded (RFC 3986 §2.1): whatever is no visible ASCII, the percent sign itself,
+/// and a space at either end, which the way of a header takes off.
+fn written(value: &str) -> String {
+    let last = value.len().saturating_sub(1);
+    let mut text = String::with_capacity(value.len());
+    for (at, byte) in value.bytes().enumerate() {
+        match byte {
+            b' ' if at != 0 && at != last => text.push(' '),
+            b'!'..=b'~' if byte != b'%' => text.push(char::from(byte)),
+            _ => {
+                // Cannot fail: it is a String.
+                let _ = write!(text, "%{byte:02X}");
+            }
+        }
+    }
+    text
 }
 
 fn quotable(text: &str) -> String {
@@ -167,4 +191,34 @@ fn quotable(text: &str) -> String {
         .take(200)
         .map(|c| if c == ' ' || (c.is_ascii_graphic() && c != '"' && c != '\\') { c } else { '?' })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_differ_are_written_differently_and_can_be_read_back() {
+        for (value, wanted) in [
+            ("", ""),
+            ("corp:ann@example.com", "corp:ann@example.com"),
+            ("tickets.read tickets.write", "tickets.read tickets.write"),
+            ("corp:Zoë", "corp:Zo%C3%AB"),
+            ("corp:李", "corp:%E6%9D%8E"),
+            ("corp:%E6%9D%8E", "corp:%25E6%259D%258E"),
+            (" ann", "%20ann"),
+            ("ann  ", "ann %20"),
+            (" ", "%20"),
+            ("a\r\nx: y\u{7f}", "a%0D%0Ax: y%7F"),
+        ] {
+            assert_eq!(written(value), wanted);
+            assert!(HeaderValue::from_str(wanted).is_ok());
+            let read = form_urlencoded::parse(format!("v={}", wanted.replace('+', "%2B")).as_bytes())
+                .next()
+                .unwrap()
+                .1
+                .into_owned();
+            assert_eq!(read, value);
+        }
+    }
 }
