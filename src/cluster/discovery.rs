@@ -17,7 +17,7 @@ const DOCUMENT: &str = "/.well-known/openid-configuration";
 const KEYS: &str = "/openid/v1/jwks";
 
 /// The cluster's own issuer of service-account tokens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClusterKeys {
     /// The `iss` of its tokens. A cluster that changes it accepts the old one's tokens for a while; here they are
     /// another issuer's.

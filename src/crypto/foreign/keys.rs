@@ -1,6 +1,7 @@
 //! The keys of issuers other than us. Invariant: a key verifies only with the algorithms that its type, its curve
 //! and its `alg` leave it, decided when the set is read and not by what a token says (RFC 8725 §3.1).
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, EcdsaVerificationAlgorithm,
     ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
@@ -226,11 +227,20 @@ impl fmt::Debug for ForeignKey {
     }
 }
 
-/// The keys of one issuer, in the order in which it publishes them; no two have one `kid`.
+/// The keys of one issuer, in the order in which it publishes them; no two have one `kid`. Two are equal that were read
+/// from the same text.
 #[derive(Debug, Clone, Default)]
 pub struct ForeignKeys {
     keys: Vec<ForeignKey>,
     skipped: Vec<SkippedKey>,
+    /// The SHA-256 of that text.
+    text: Box<[u8]>,
+}
+
+impl PartialEq for ForeignKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
 }
 
 impl ForeignKeys {
@@ -246,7 +256,7 @@ impl ForeignKeys {
         if entries.len() > MAX_KEYS {
             return Err(JwkError::Malformed(format!("{} keys, more than {MAX_KEYS}", entries.len())));
         }
-        let mut set = Self::default();
+        let mut set = Self { text: digest(&SHA256, json.as_bytes()).as_ref().into(), ..Self::default() };
         for (index, entry) in entries.iter().enumerate() {
             let parsed = match entry {
                 Value::Object(members) => ForeignKey::from_members(members),

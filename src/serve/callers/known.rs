@@ -1,7 +1,7 @@
 //! The tokens whose signature was verified lately: pods send the same one until the kubelet gives them another.
 //!
-//! Invariants: what is known of a token is known by the keys that it was verified with, and forgotten with them; it
-//! is kept by the token's digest, never with the token; a token is known from the moment at which it was verified
+//! Invariants: what is known of a token is known by the keys that it was verified with, and forgotten with them (not when
+//! the same ones were read again, which anybody can bring about); it is kept by the token's digest, never with the token; a token is known from the moment at which it was verified
 //! until its end; at most twice [`MOST`] are.
 
 use std::collections::HashMap;
@@ -44,7 +44,20 @@ struct Generations<K> {
     old: HashMap<Print, Entry>,
 }
 
-impl<K> Generations<K> {
+impl<K: PartialEq> Generations<K> {
+    /// Whether what is known was verified with these keys.
+    fn is_by(&mut self, keys: &Arc<K>) -> bool {
+        match &self.keys {
+            Some(known) if Arc::ptr_eq(known, keys) => true,
+            Some(known) if **known == **keys => {
+                // The next look needn't compare them.
+                self.keys = Some(keys.clone());
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn insert(&mut self, print: Print, entry: Entry) {
         if self.young.len() >= MOST {
             self.old = mem::take(&mut self.young);
@@ -56,7 +69,7 @@ impl<K> Generations<K> {
 /// What was verified lately.
 pub(super) struct Known<K>(Mutex<Generations<K>>);
 
-impl<K> Known<K> {
+impl<K: PartialEq> Known<K> {
     pub(super) fn new() -> Self {
         Self(Mutex::new(Generations { keys: None, young: HashMap::new(), old: HashMap::new() }))
     }
@@ -75,7 +88,7 @@ impl<K> Known<K> {
     /// was verified makes it unknown.
     pub(super) fn get(&self, print: &Print, keys: &Arc<K>, now: Timestamp) -> Option<ServiceAccountToken> {
         let mut known = self.lock();
-        if !known.keys.as_ref().is_some_and(|k| Arc::ptr_eq(k, keys)) {
+        if !known.is_by(keys) {
             return None;
         }
         if let Some(entry) = known.old.remove(print) {
@@ -89,7 +102,7 @@ impl<K> Known<K> {
     /// Remembers a token that was verified with these keys.
     pub(super) fn insert(&self, print: Print, keys: &Arc<K>, token: ServiceAccountToken, now: Timestamp) {
         let mut known = self.lock();
-        if !known.keys.as_ref().is_some_and(|k| Arc::ptr_eq(k, keys)) {
+        if !known.is_by(keys) {
             *known = Generations { keys: Some(keys.clone()), young: HashMap::new(), old: HashMap::new() };
         }
         known.insert(print, Entry { token, verified: now });
@@ -132,9 +145,12 @@ mod tests {
     #[test]
     fn other_keys_know_nothing() {
         let (known, print) = (Known::new(), Print::of("a"));
-        let (old, new) = (Arc::new(1), Arc::new(1));
+        let (old, again, new) = (Arc::new(1), Arc::new(1), Arc::new(2));
         known.insert(print, &old, token(), at(100));
         assert_eq!(known.get(&print, &new, at(100)), None);
+        assert_eq!(known.get(&print, &again, at(100)), Some(token()), "the same, read again");
+        known.insert(Print::of("a2"), &old, token(), at(100));
+        assert_eq!(known.get(&print, &again, at(100)), Some(token()));
         known.insert(Print::of("b"), &new, token(), at(100));
         assert_eq!(known.get(&print, &old, at(100)), None, "what the old keys verified has gone");
         assert_eq!(known.get(&Print::of("b"), &new, at(100)), Some(token()));

@@ -302,6 +302,28 @@ async fn reviews_are_rationed() {
 }
 
 #[tokio::test]
+async fn strangers_make_no_known_token_be_forgotten() {
+    let bed = bed(true);
+    let token = bed.token(&claims());
+    bed.verify(&token).await.unwrap();
+    let knows = async || {
+        let keys = bed.callers.keys.get().await.unwrap();
+        bed.callers.known.get(&Print::of(&token), &keys, Timestamp::from_second(NOW).unwrap()).is_some()
+    };
+    assert!(knows().await);
+    // A key that nobody publishes: the cluster's are read again, and are the same.
+    let read = bed.calls().0;
+    bed.verify(&new_key().sign("JWT", &claims()).unwrap()).await.unwrap_err();
+    assert_eq!(bed.calls().0, read + 1);
+    assert!(knows().await);
+    // Others are not.
+    *bed.fake.keys.lock().unwrap() = Some(set(&[&bed.key, &new_key()]));
+    bed.clock.advance(TIMES.unknown);
+    bed.verify(&new_key().sign("JWT", &claims()).unwrap()).await.unwrap_err();
+    assert!(!knows().await);
+}
+
+#[tokio::test]
 async fn a_known_token_ends_as_every_other() {
     let bed = bed(true);
     let token = bed.token(&claims());
