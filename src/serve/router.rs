@@ -1,7 +1,7 @@
 //! Paths to handlers, for both ports.
 //!
-//! Invariants: every source is held to its rate before anything is looked at; a path that is not served says so; a
-//! body is read only where one is taken.
+//! Invariants: on the public port every source is held to its rate before anything is looked at (the few proxies ask for
+//! everybody, and are held to none); a path that is not served says so; a body is read only where one is taken.
 
 use std::sync::Arc;
 use std::time::Instant;
