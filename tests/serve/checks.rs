@@ -125,6 +125,14 @@ async fn a_proxy_is_told_who_calls() {
     );
     assert_eq!(verify(&t, "/verify/nothing-of-that-name", Some(&bearer)).await.0, 404);
 
+    // A user whose name no header can carry is told apart from every other.
+    t.delegate("for-zoe", "a", "$NS", &t.stage.idp.issuer, "Zoë").await;
+    let zoe =
+        t.stage.idp.token("Zoë", &t.agent_id("a").await, 300, json!({"scope": "tickets.read tickets.write"}));
+    let delegated = t.delegated(&zoe, &[]).await;
+    let (code, headers) = verify(&t, &path, Some(&format!("Bearer {delegated}"))).await;
+    assert_eq!((code, &*headers["x-agent-subject"]), (200, "corp:Zo%C3%AB"));
+
     t.resource_merge(json!({"spec": {"allow": []}})).await;
     eventually("the allowance is taken back", SOON, || async {
         let (code, headers) = verify(&t, &path, Some(&bearer)).await;
