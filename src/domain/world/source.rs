@@ -132,8 +132,9 @@ pub struct SourceState {
     pub lost: Option<Lost>,
 }
 
-/// By how much a source may be heard of after what is the moment for who asks. More, and the clock was set back.
-const AHEAD: SignedDuration = SignedDuration::from_secs(5);
+/// By how much a source may be heard of after what is now for who asks: a request that has waited for the API server, or for an
+/// issuer's keys, is as of its beginning. More, and the clock was set back.
+const AHEAD: SignedDuration = SignedDuration::from_secs(30);
 
 impl SourceState {
     /// Whether it can be believed.
@@ -218,7 +219,7 @@ mod tests {
         let at = |second: i64| Timestamp::from_second(1_000 + second).unwrap();
         let max_stale = SignedDuration::from_secs(60);
         let mut state = SourceState { synced: true, heard: Some(at(0)), lost: None };
-        for (now, fresh) in [(-3_600, false), (-6, false), (-5, true), (0, true), (60, true), (61, false)] {
+        for (now, fresh) in [(-3_600, false), (-31, false), (-30, true), (0, true), (60, true), (61, false)] {
             assert_eq!(state.is_fresh(at(now), max_stale), fresh, "{now}");
         }
         state.synced = false;
