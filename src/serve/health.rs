@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::metrics::Sights;
 use super::state::State;
-use crate::domain::{POD, Source, World};
+use crate::domain::World;
 use crate::net::admin::Told;
 use crate::net::tls::Tls;
 
@@ -46,19 +46,11 @@ impl Told for Tells {
     }
 }
 
-/// What has to be seen once, and was not yet, a line each: who asks is told by pods and the hops to their workloads. Of the
-/// other kinds that may be bound one may be missing for good: its first list is waited for only while it is under way.
+/// What has to be seen once, and was not yet, a line each.
 fn unseen(world: &World) -> String {
-    let hops = world.hops();
-    let needed = |source: &Source| match source {
-        Source::Bound(kind) => **kind == *POD || hops.contains(kind) || world.source(source).lost.is_none(),
-        source => world.core().contains(source),
-    };
     let mut missing = String::new();
-    for (source, state) in world.sources() {
-        if !state.synced && needed(&source) {
-            let _ = writeln!(missing, "{source}: {}", state.problem());
-        }
+    for source in world.awaited() {
+        let _ = writeln!(missing, "{source}: {}", world.source(&source).problem());
     }
     missing
 }
@@ -78,7 +70,7 @@ fn stale(world: &World, now: Timestamp) -> String {
 mod tests {
     use super::*;
     use crate::api::Configuration;
-    use crate::domain::{Lost, View};
+    use crate::domain::{Lost, POD, Source, View};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -91,8 +83,7 @@ mod tests {
         let sources: Vec<_> = world.sources().into_keys().collect();
         for source in sources {
             let line = format!("{source}: the first list is not complete yet");
-            let waits = unseen(&world).lines().any(|l| l == line);
-            assert_eq!(waits, source != Source::ClusterRoles, "{source}");
+            assert!(unseen(&world).lines().any(|l| l == line), "{source}");
             if ![bound(POD), bound("apps/v1/ReplicaSet"), bound("apps/v1/StatefulSet")].contains(&source) {
                 world.end_list(&source, at(0));
             }

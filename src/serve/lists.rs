@@ -1,8 +1,8 @@
 //! The status lists (Token Status List §5.1), computed from live objects: there is no database.
 //!
 //! Invariants: an entry says what [`crate::domain::statuslist::entry`] says of it, or, while that is unknown,
-//! what it said last; no list is handed out before every recorded entry was looked at; what changes costs the agents
-//! that it touches, never a scan over all.
+//! what it said last; no list is handed out before every recorded entry was looked at in a world that is complete; what
+//! changes costs the agents that it touches, never a scan over all.
 
 mod served;
 mod table;
@@ -154,7 +154,7 @@ impl Lists {
         let work = async {
             loop {
                 let now = Timestamp::now();
-                let fresh = is_fresh(&world.read(), now);
+                let fresh = self.may_look(&world.read(), now);
                 if fresh {
                     self.pass(&world, now).await;
                 }
@@ -166,6 +166,11 @@ impl Lists {
             }
         };
         stop.run_until_cancelled(work).await;
+    }
+
+    /// An entry that nothing was ever said of reads VALID while it is unknown: the first time waits for what would tell.
+    fn may_look(&self, world: &World, now: Timestamp) -> bool {
+        is_fresh(world, now) && (self.is_ready() || world.awaited().is_empty())
     }
 
     fn wait(&self, now: Timestamp) -> Duration {

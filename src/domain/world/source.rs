@@ -10,7 +10,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{View, World};
-use crate::domain::KindName;
+use crate::domain::{KindName, POD};
 
 /// A watch.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -201,6 +201,21 @@ impl World {
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.core().iter().all(|s| self.source(s).synced)
+    }
+
+    /// The sources whose first list is to be waited for before anybody is answered: all, but one that only some answers
+    /// need (a kind that may be bound, ClusterRoles) may be missing for good, and is waited for only until a try has failed.
+    /// Pods and the hops to their workloads all answers need: they tell who asks.
+    #[must_use]
+    pub fn awaited(&self) -> Vec<Source> {
+        let needed = |source: &Source| match source {
+            Source::Bound(kind) => **kind == *POD || !self.kinds.contains(kind),
+            source => self.core().contains(source),
+        };
+        let awaited = |(source, state): (Source, SourceState)| {
+            (!state.synced && (state.lost.is_none() || needed(&source))).then_some(source)
+        };
+        self.sources().into_iter().filter_map(awaited).collect()
     }
 
     /// Whether a source can be believed now.

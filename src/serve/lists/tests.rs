@@ -35,8 +35,17 @@ fn note(c: &mut Cluster) {
     c.world.take_mark(Some(mark));
 }
 
-fn settled() -> (Cluster, Lists) {
+/// The hops are listed too, as a token service does.
+fn example() -> Cluster {
     let mut c = Cluster::example();
+    for hop in c.world.hops() {
+        c.world.end_list(&Source::Bound(hop), c.now);
+    }
+    c
+}
+
+fn settled() -> (Cluster, Lists) {
+    let mut c = example();
     c.hand_out = HandOut::open(ListId(1), CAPACITY);
     c.settle();
     note(&mut c);
@@ -124,6 +133,25 @@ fn time_alone_changes_an_entry() {
     assert!(lists.wait(c.now).is_zero());
     lists.take_in(&mut c.world, c.now);
     assert_eq!(lists.reads(at), Some(Entry::Invalid));
+}
+
+#[test]
+fn the_first_look_waits_for_what_would_tell() {
+    let (mut c, lists) = settled();
+    let bound = Source::Bound("apps/v1/Deployment".into());
+    let new = Lists::new(&config());
+    assert!(new.may_look(&c.world, c.now));
+    let world = || World::of(c.world.config().clone(), crate::domain::View::Operator);
+    let mut started = world();
+    for source in started.sources().into_keys().filter(|s| *s != bound) {
+        started.end_list(&source, c.now);
+    }
+    assert!(is_fresh(&started, c.now) && !new.may_look(&started, c.now), "its entries would read VALID");
+    assert!(lists.may_look(&started, c.now), "what was said stays");
+    started.lost(&bound, crate::domain::Lost::NotServed);
+    assert!(new.may_look(&started, c.now));
+    c.advance(1_000);
+    assert!(!lists.may_look(&started, c.now), "too old");
 }
 
 #[test]
@@ -281,7 +309,7 @@ async fn a_million_entries_take_a_hundred_changes() {
 
 #[tokio::test]
 async fn the_loop_follows_a_shared_world() {
-    let mut c = Cluster::example();
+    let mut c = example();
     c.settle();
     note(&mut c);
     let at = recorded(&c);
