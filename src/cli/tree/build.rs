@@ -231,7 +231,17 @@ fn agent_node(world: &World, agent: &Agent, decision: &Decision, secrets: bool) 
 }
 
 fn grant_node(grant: &GrantDecision, agent: &Agent, standing: &Standing) -> GrantNode {
+    // What was decided is one thing, whether the API server has taken the RoleBinding another: the status says it.
+    let unbound = matches!(standing, Standing::Allowed)
+        && grant.held.as_ref().is_some_and(|h| h.kubernetes)
+        && agent.says_unbound();
+    let refusal = grant.refusal.clone().or_else(|| {
+        let message =
+            "a role on the cluster could not be bound: the agent's condition GrantsHeld says which, and why";
+        unbound.then(|| Refusal::new(Reason::Internal, message))
+    });
     let state = match standing {
+        Standing::Allowed if unbound => "Narrowed",
         Standing::Allowed => match grant.state() {
             GrantState::Held => "Held",
             GrantState::Narrowed => "Narrowed",
@@ -250,7 +260,7 @@ fn grant_node(grant: &GrantDecision, agent: &Agent, standing: &Standing) -> Gran
         roles: held.map(|h| texts(&h.roles)).unwrap_or_default(),
         scopes: held.map(|h| texts(&h.scopes)).unwrap_or_default(),
         file: held.and(grant.file.as_ref()).filter(|_| agent.has_secret()).map(ToString::to_string),
-        reason: grant.refusal.as_ref().map(|r| r.reason.as_str()),
-        message: grant.refusal.as_ref().map(|r| r.message.clone()),
+        reason: refusal.as_ref().map(|r| r.reason.as_str()),
+        message: refusal.map(|r| r.message),
     }
 }

@@ -1,6 +1,8 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::Reason;
+use crate::domain::Refusal;
 use crate::domain::testing::{Cluster, GRANT, RESOURCE};
 use crate::domain::{Key, Source};
 
@@ -78,6 +80,32 @@ fn filters_leave_the_rest_out() {
     assert!(text.starts_with("AgentBlueprint bots") && !text.contains("empty"), "{text}");
     assert_eq!(look(&c, Some("other"), Some("bots")).0["blueprints"], json!([]));
     assert_eq!(look(&c, None, Some("nobody")).0["blueprints"], json!([]));
+}
+
+#[test]
+fn a_right_that_could_not_be_bound_is_not_called_held() {
+    let mut config = crate::api::Configuration::new("https://agentid.example.com", "example.com");
+    config.kubernetes.bindable_roles = vec!["reader".to_owned()];
+    let mut c = Cluster::configured(config);
+    c.namespace("ns", &[("team", "a")]);
+    c.cluster_role("reader", "[{apiGroups: [\"\"], resources: [pods], verbs: [get]}]");
+    c.unbindable.insert("reader".to_owned(), Refusal::new(Reason::Internal, "reader can't be bound"));
+    c.apply(
+        "{kind: AgentResource, metadata: {name: res}, spec: {audience: \"https://k.example.com\", kubernetes: {}, roles: \
+         [{name: reader}], allow: [{namespaceSelector: {}}]}}",
+    );
+    c.apply("{kind: AgentIdentity, metadata: {name: a, namespace: ns}, spec: {}}");
+    c.apply(&GRANT.replace("roles: [reader], scopes: [x.read]", "roles: [reader]"));
+    c.settle();
+    let text = look(&c, Some("ns"), None).1;
+    assert!(
+        text.contains("g on res: Narrowed, roles reader, file res.jwt, Internal: a role on the"),
+        "{text}"
+    );
+    c.unbindable.clear();
+    c.settle();
+    let text = look(&c, Some("ns"), None).1;
+    assert!(text.contains("g on res: Held, roles reader, file res.jwt\n"), "{text}");
 }
 
 #[test]

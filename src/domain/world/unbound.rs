@@ -33,11 +33,14 @@ impl Tried {
     }
 }
 
-/// Whether an agent's status says that a right is not in force.
-fn says_unbound(agent: &Agent) -> bool {
-    agent.status.condition("GrantsHeld").is_some_and(|c| {
-        c.status == Some(false) && matches!(c.reason, Some(Reason::Internal | Reason::ForeignObject))
-    })
+impl Agent {
+    /// Whether its status says that a right on the cluster is not in force.
+    #[must_use]
+    pub fn says_unbound(&self) -> bool {
+        self.status.condition("GrantsHeld").is_some_and(|c| {
+            c.status == Some(false) && matches!(c.reason, Some(Reason::Internal | Reason::ForeignObject))
+        })
+    }
 }
 
 impl World {
@@ -72,8 +75,11 @@ impl World {
             touched.extend(agents.iter().filter(|a| why(old, a) != why(new, a)).copied());
         }
         if told && !holders.tried.once {
-            let waiting =
-                holders.roles.values().flatten().filter(|a| self.agent_of_uid(**a).is_some_and(says_unbound));
+            let waiting = holders
+                .roles
+                .values()
+                .flatten()
+                .filter(|a| self.agent_of_uid(**a).is_some_and(Agent::says_unbound));
             touched.extend(waiting.copied());
         }
         let touched: Vec<Key> =
@@ -99,7 +105,7 @@ impl World {
     /// again: what is said then stands. An agent that is stopped holds nothing, tried or not: that is said at once.
     pub(in crate::domain) fn is_untried(&self, agent: &Agent, decision: &Decision) -> bool {
         matches!(decision.standing, Standing::Allowed)
-            && says_unbound(agent)
+            && agent.says_unbound()
             && decision.grants.iter().any(|g| {
                 let unit = Unit { namespace: agent.meta.key.namespace.clone(), grant: g.uid };
                 let roles = g.held.as_ref().filter(|h| h.kubernetes).map(|h| &h.roles);
