@@ -169,6 +169,7 @@ fn world(config: Configuration, now: Timestamp) -> World {
                 scopes: held.scopes.clone().into(),
                 rest: held.rest(),
                 at: StatusRef { list: LIST, index: index(i * GRANTS + g) },
+                unbound: false,
             })
             .collect();
         world.take(Object::Agent(Box::new(agent)), Origin::Watch);

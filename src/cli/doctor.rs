@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use self::findings::{Scope, examine};
 use super::look::{Look, LookError, Output, print_objects};
+use crate::domain::Key;
 
 /// Look for what is left behind, in conflict, or reaches agents past their grants.
 ///
@@ -73,7 +74,8 @@ impl DoctorArgs {
             Scope { namespace: self.namespace.as_deref(), trust_domain: seen.trust_domain.as_deref() };
         let notes = seen.notes();
         // What can't be read was not looked at either.
-        let left_out = seen.whole.skipped.iter().filter(|s| scope.has(&s.key.namespace)).count();
+        let concerns = |key: &Key| key.namespace.is_empty() || scope.has(&key.namespace);
+        let left_out = seen.whole.skipped.iter().filter(|s| concerns(&s.key)).count();
         let missed = seen.whole.unseen.len() + left_out;
         let report = examine(&mut seen.whole.world, &others, &scope, notes, Timestamp::now());
         print_objects(self.output, &report, findings::Report::names, findings::Report::text)?;

@@ -22,7 +22,7 @@ use super::wire::{
     WireResource, WireSecret, WireTrust, WireWorkload,
 };
 use crate::api::{BoundKind, GRANT_LABEL, MANAGED_BY, SECRET_TYPE, TRUST_NAME};
-use crate::domain::{Key, Lost, Object, Origin, Source, World, kind_name};
+use crate::domain::{Key, Lost, Object, Origin, Source, kind_name};
 
 /// Where ClusterRoles are served.
 pub(super) const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
@@ -179,10 +179,7 @@ impl Feeder {
                 Signal::Page(page) => {
                     let mut page = page.into_iter();
                     while page.len() > 0 {
-                        let mut world = self.world.write();
-                        for object in page.by_ref().take(CHUNK) {
-                            self.take(&mut world, object);
-                        }
+                        self.take_all(page.by_ref().take(CHUNK));
                     }
                 }
                 Signal::Listed(revision) => {
@@ -194,9 +191,8 @@ impl Feeder {
                     self.reached(&revision);
                 }
                 Signal::Apply(object) => {
-                    let mut world = self.world.write();
-                    world.heard(&self.source, Timestamp::now());
-                    self.take(&mut world, object);
+                    self.world.write().heard(&self.source, Timestamp::now());
+                    self.take_all([object]);
                 }
                 Signal::Delete(object) => self.delete(object),
                 Signal::Heard(revision) => {
@@ -205,7 +201,7 @@ impl Feeder {
                         self.reached(&revision);
                     }
                 }
-                Signal::Unreadable(object) => self.skip(&mut self.world.write(), object),
+                Signal::Unreadable(object) => self.skip(object),
                 Signal::Lost(error) => {
                     tracing::warn!(source = %self.source, class = %error.class(), %error, "watch failed");
                     self.lost(lost(&error));
@@ -233,11 +229,18 @@ impl Feeder {
         }
     }
 
-    fn take<T: Wire>(&self, world: &mut World, object: T) {
-        match self.read(object, false) {
-            Ok(object) => world.take(object, Origin::Watch),
-            Err(unreadable) => self.skip(world, unreadable),
+    /// Takes objects in under one lock; what can't be understood is reported without it.
+    fn take_all<T: Wire>(&self, objects: impl IntoIterator<Item = T>) {
+        let mut unreadable = Vec::new();
+        let mut world = self.world.write();
+        for object in objects {
+            match self.read(object, false) {
+                Ok(object) => world.take(object, Origin::Watch),
+                Err(object) => unreadable.push(object),
+            }
         }
+        drop(world);
+        unreadable.into_iter().for_each(|object| self.skip(object));
     }
 
     /// What the world takes in of an object, or which it is and why it can't.
@@ -275,7 +278,10 @@ impl Feeder {
         world.heard(&self.source, Timestamp::now());
         let object = match read {
             Ok(object) => object,
-            Err(unreadable) => return self.skip(&mut world, unreadable),
+            Err(unreadable) => {
+                drop(world);
+                return self.skip(unreadable);
+            }
         };
         let (key, uid, version) = {
             let meta = object.meta();
@@ -289,16 +295,18 @@ impl Feeder {
         world.remove(&self.source, &key, uid, version);
     }
 
-    /// What can't be read stays as it is known, and is reported; its deletion needs no reading.
-    fn skip(&self, world: &mut World, object: Unreadable) {
+    /// What can't be read stays as it is known, unless another object has its name by now, and is reported; its deletion
+    /// needs no reading.
+    fn skip(&self, object: Unreadable) {
         let key = Key::new(object.namespace.unwrap_or_default(), object.name);
+        let uid = object.uid.parse().ok();
         if object.deleted {
-            if let Ok(uid) = object.uid.parse() {
-                world.remove(&self.source, &key, uid, 0);
+            if let Some(uid) = uid {
+                self.world.write().remove(&self.source, &key, uid, 0);
             }
             return;
         }
-        world.keep(&self.source, &key);
+        self.world.write().keep(&self.source, &key, uid);
         (self.report)(Skipped { source: self.source.clone(), key, uid: object.uid, problem: object.error });
     }
 

@@ -98,6 +98,8 @@ pub struct Recorded {
     pub rest: Digest,
     /// The index.
     pub at: StatusRef,
+    /// It says that a role of it could not be bound.
+    pub unbound: bool,
 }
 
 impl Recorded {

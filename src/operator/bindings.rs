@@ -45,11 +45,6 @@ fn failed(passing: bool, refusal: Option<Refusal>, failure: Failure) -> Box<Unwr
     Box::new(Unwritten { passing, refusal, failure: Err(failure) })
 }
 
-/// Whether an error may be gone the next time.
-fn passes(error: &CallError) -> bool {
-    error.class().is_transient() || error.class() == Class::Conflict
-}
-
 /// Works on a grant's RoleBindings; says when to look again.
 pub(super) async fn one(cx: &Context, unit: &Unit) -> Result<Option<Timestamp>, Failure> {
     let BindingPlan { known, steps, mut wake } = plan(&cx.world.read(), unit, Timestamp::now());
@@ -124,7 +119,7 @@ async fn take(cx: &Context, unit: &Unit, taking: &Taking) -> Written {
         cx.world.write().remove(&Source::Bindings, key, *uid, 0);
         return Ok(());
     }
-    if *leaving || passes(&error) {
+    if *leaving || error.passes() {
         return Err(untaken(cx, unit, key, *uid, error));
     }
     delete(cx, unit, key, *uid).await
@@ -132,7 +127,7 @@ async fn take(cx: &Context, unit: &Unit, taking: &Taking) -> Written {
 
 /// Says that somebody keeps a right that was to be taken, if trying again won't help by itself.
 fn untaken(cx: &Context, unit: &Unit, key: &Key, uid: Uid, error: CallError) -> Box<Unwritten> {
-    let passing = passes(&error);
+    let passing = error.passes();
     if !passing {
         let role = cx.world.read().binding(key).and_then(|b| b.role.clone());
         let note = format!(
@@ -187,7 +182,7 @@ async fn update(cx: &Context, at: At, wanted: &Wanted) -> Written {
         cx.world.write().remove(&Source::Bindings, &wanted.key, at.uid, 0);
         return Ok(());
     }
-    if !passes(&error) && change(&cx.world.read(), wanted).is_some_and(|c| c.takes) {
+    if !error.passes() && change(&cx.world.read(), wanted).is_some_and(|c| c.takes) {
         // The API server lets nobody shorten the list of those who hold a role that it may not give, and an admission
         // policy may hold off any change. Nobody keeps a right because it can't be taken from him alone.
         let unit = Unit { namespace: wanted.key.namespace.clone(), grant: wanted.grant };
@@ -209,11 +204,16 @@ async fn create(cx: &Context, wanted: &Wanted) -> Written {
         return Err(refused(cx, wanted, error));
     }
     let found = cx.writer.binding_in_the_way(&wanted.key).await;
-    let found = found.map_err(|e| failed(passes(&e), None, call("look for the RoleBinding")(e)))?;
+    let found = found.map_err(|e| failed(e.passes(), None, call("look for the RoleBinding")(e)))?;
     let Some(found) = found else {
         return Err(Box::new(Unwritten { passing: false, refusal: None, failure: Ok(CHANGED) }));
     };
     if let Some(meta) = found.is_ours(&wanted.role, wanted.owner.uid) {
+        if meta.deleting {
+            // It still gives what it gives, and nobody is to be given anything by it: the watch will show it, and the
+            // next plan takes another name.
+            return Err(Box::new(Unwritten { passing: false, refusal: None, failure: Ok(FOREIGN) }));
+        }
         // It has lost its labels, or our watch is a little behind.
         return update(cx, At::seen(&meta), wanted).await;
     }
@@ -236,7 +236,7 @@ fn answered(cx: &Context, answer: WireBinding) -> Written {
 
 /// Says on the grant why its agents hold less than was decided.
 fn refused(cx: &Context, wanted: &Wanted, error: CallError) -> Box<Unwritten> {
-    let passing = passes(&error);
+    let passing = error.passes();
     let refusal = (!passing).then(|| {
         let note = format!(
             "ClusterRole {} can't be bound in namespace {}: {}; {}",

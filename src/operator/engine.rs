@@ -1,9 +1,10 @@
 //! The loop: takes dirty work from the world's queue and gives it to workers, one item to one worker.
 //!
 //! Invariants: the urgent lane always finds a free worker; a panic or a failure delays its own item alone, which
-//! keeps its lane; no work begins without the lease.
+//! keeps its lane (but a pod's, which is paced then); no work begins without the lease.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -173,6 +174,8 @@ impl Engine {
                     self.cx.metrics.failed(failure.reason());
                     tracing::warn!(?work, error = %failure, pause_ms = pause.as_millis(), "work failed and will be tried again");
                 }
+                // A pod whose agent can't be made takes nothing away from anybody by waiting.
+                let lane = if matches!(work, Work::Pod(_)) { Lane::Paced } else { lane };
                 self.wakes.failed(&work, lane, Timestamp::now() + pause);
             }
         }
@@ -182,7 +185,12 @@ impl Engine {
     fn uid(&self, work: &Work) -> Uid {
         match work {
             Work::Agent(key) => self.cx.world.read().agent(key).map_or(Uid(0), |a| a.meta.uid),
-            _ => Uid(0),
+            // Spread as well, though by its name.
+            other => {
+                let mut hasher = DefaultHasher::new();
+                other.hash(&mut hasher);
+                Uid(hasher.finish().into())
+            }
         }
     }
 

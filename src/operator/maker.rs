@@ -61,8 +61,8 @@ pub(super) async fn pod(cx: &Context, pod: &Key) -> Result<Option<Timestamp>, Fa
         }
         // The namespace is going.
         _ if error.class() == Class::NotFound || error.message().contains("being terminated") => Ok(None),
-        class => {
-            if !class.is_transient() && class != Class::Conflict {
+        _ => {
+            if !error.passes() {
                 told(cx, pod, Some(refused(&made, &error)));
             }
             Err(call("make the agent")(error))

@@ -17,7 +17,7 @@ app.kubernetes.io/component: {{ . }}
 {{- end }}
 
 {{- define "agentid.trustDomain" -}}
-{{- required "\n\nconfig.trustDomain is empty. It is the SPIFFE trust domain of your agents' ids, spiffe://<trust domain>/agent/<uid>, and stays fixed while tokens live: choose a name that is yours, one for each cluster, such as\n\n  --set config.trustDomain=prod.example.com\n" .Values.config.trustDomain -}}
+{{- required "\n\nconfig.trustDomain is empty. It is the SPIFFE trust domain of your agents' ids, spiffe://<trust domain>/agent/<uid>, and stays fixed while there are agents: choose a name that is yours, one for each cluster, such as\n\n  --set config.trustDomain=prod.example.com\n" .Values.config.trustDomain -}}
 {{- end }}
 
 {{- define "agentid.image" -}}

@@ -233,11 +233,11 @@ fn agent_node(world: &World, agent: &Agent, decision: &Decision, secrets: bool) 
 fn grant_node(grant: &GrantDecision, agent: &Agent, standing: &Standing) -> GrantNode {
     // What was decided is one thing, whether the API server has taken the RoleBinding another: the status says it.
     let unbound = matches!(standing, Standing::Allowed)
-        && grant.held.as_ref().is_some_and(|h| h.kubernetes)
-        && agent.says_unbound();
+        && grant.held.as_ref().is_some_and(|h| h.kubernetes && !h.roles.is_empty())
+        && agent.says_unbound(grant.uid);
     let refusal = grant.refusal.clone().or_else(|| {
         let message =
-            "a role on the cluster could not be bound: the agent's condition GrantsHeld says which, and why";
+            "a role on the cluster could not be bound: the conditions of the grant and its agents say why";
         unbound.then(|| Refusal::new(Reason::Internal, message))
     });
     let state = match standing {

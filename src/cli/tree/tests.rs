@@ -85,17 +85,29 @@ fn filters_leave_the_rest_out() {
 #[test]
 fn a_right_that_could_not_be_bound_is_not_called_held() {
     let mut config = crate::api::Configuration::new("https://agentid.example.com", "example.com");
-    config.kubernetes.bindable_roles = vec!["reader".to_owned()];
+    config.kubernetes.bindable_roles = ["reader", "lister"].map(str::to_owned).into();
     let mut c = Cluster::configured(config);
     c.namespace("ns", &[("team", "a")]);
-    c.cluster_role("reader", "[{apiGroups: [\"\"], resources: [pods], verbs: [get]}]");
+    for role in ["reader", "lister"] {
+        c.cluster_role(role, "[{apiGroups: [\"\"], resources: [pods], verbs: [get]}]");
+    }
     c.unbindable.insert("reader".to_owned(), Refusal::new(Reason::Internal, "reader can't be bound"));
     c.apply(
         "{kind: AgentResource, metadata: {name: res}, spec: {audience: \"https://k.example.com\", kubernetes: {}, roles: \
-         [{name: reader}], allow: [{namespaceSelector: {}}]}}",
+         [{name: reader}, {name: lister}], allow: [{namespaceSelector: {}}]}}",
     );
     c.apply("{kind: AgentIdentity, metadata: {name: a, namespace: ns}, spec: {}}");
-    c.apply(&GRANT.replace("roles: [reader], scopes: [x.read]", "roles: [reader]"));
+    let grant = GRANT.replace("roles: [reader], scopes: [x.read]", "roles: [reader]");
+    c.apply(&grant);
+    // Of two grants, one is in force; and one that is refused for another reason hides nothing.
+    let other = |name: &str, right: &str| {
+        grant
+            .replace("name: g,", &format!("name: {name},"))
+            .replace("roles: [reader]", right)
+            .replace("res.jwt", name)
+    };
+    c.apply(&other("a0", "roles: [nil]"));
+    c.apply(&other("h", "roles: [lister]"));
     c.settle();
     let text = look(&c, Some("ns"), None).1;
     assert!(

@@ -89,17 +89,35 @@ pub struct CallError {
     class: Class,
     message: String,
     retry_after: Option<Duration>,
+    nobody: bool,
 }
 
 impl CallError {
     pub(in crate::cluster) fn new(class: Class, message: impl AsRef<str>) -> Self {
-        Self { class, message: clip(message.as_ref(), MESSAGE_LIMIT).to_owned(), retry_after: None }
+        Self {
+            class,
+            message: clip(message.as_ref(), MESSAGE_LIMIT).to_owned(),
+            retry_after: None,
+            nobody: false,
+        }
+    }
+
+    fn of_nobody(mut self, nobody: bool) -> Self {
+        self.nobody = nobody;
+        self
     }
 
     /// The class, for decisions and labels.
     #[must_use]
     pub const fn class(&self) -> Class {
         self.class
+    }
+
+    /// Whether the call may well succeed a little later: its class says so, the object was changed meanwhile, or it was
+    /// not seen who calls (401, or no credentials could be had), which says nothing of what may be done.
+    #[must_use]
+    pub const fn passes(&self) -> bool {
+        self.class.is_transient() || matches!(self.class, Class::Conflict) || self.nobody
     }
 
     /// One line for people; never a body.
@@ -129,7 +147,7 @@ impl CallError {
             one_line(&status.message)
         };
         let seconds = status.details.as_ref().map(|d| u64::from(d.retry_after_seconds));
-        Self::new(class, message).after(seconds)
+        Self::new(class, message).after(seconds).of_nobody(status.code == 401)
     }
 
     /// From kube's error, leaving out what may hold content.
@@ -139,11 +157,13 @@ impl CallError {
             kube::Error::Api(status) => Self::from_status(&status),
             kube::Error::SerdeError(e) => Self::new(Class::Server, shape_error(&e)),
             // The output of an exec plugin is part of these errors' texts.
-            kube::Error::Auth(_) => Self::new(Class::Forbidden, "no credentials could be had"),
+            kube::Error::Auth(_) => {
+                Self::new(Class::Forbidden, "no credentials could be had").of_nobody(true)
+            }
             kube::Error::HyperError(e) => Self::new(Class::Unreachable, chain(&e)),
             kube::Error::Service(e) => {
                 if e.is::<kube::client::AuthError>() {
-                    return Self::new(Class::Forbidden, "no credentials could be had");
+                    return Self::new(Class::Forbidden, "no credentials could be had").of_nobody(true);
                 }
                 Self::new(Class::Unreachable, chain(e.as_ref()))
             }
@@ -216,7 +236,13 @@ mod tests {
             (500, "InternalError", Class::Server),
             (504, "Timeout", Class::Timeout),
         ] {
-            assert_eq!(CallError::from_status(&status(code, reason, "m")).class(), class, "{code} {reason}");
+            let error = CallError::from_status(&status(code, reason, "m"));
+            assert_eq!(error.class(), class, "{code} {reason}");
+            assert_eq!(
+                error.passes(),
+                [401, 429, 500, 504].contains(&code) || reason == "Conflict",
+                "{code}"
+            );
         }
     }
 

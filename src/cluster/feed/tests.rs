@@ -40,12 +40,12 @@ async fn an_object_that_parses_and_can_not_be_understood_is_kept_and_goes_like_a
     let (feeder, skipped) = feeder();
     let known = |feeder: &Feeder| feeder.world.read().grant(&Key::new("ns", "g")).map(|g| g.meta.version);
     let (good, bad) = (json!({"names": ["a"]}), json!({"names": ["a"], "selector": {}}));
-    feeder.take(&mut feeder.world.write(), grant(1, &good));
-    feeder.take(&mut feeder.world.write(), grant(2, &bad));
+    feeder.take_all([grant(1, &good)]);
+    feeder.take_all([grant(2, &bad)]);
     assert_eq!(known(&feeder), Some(1), "what is known of it stands");
     // A list holds it.
     feeder.world.write().begin_list(&Source::Grants);
-    feeder.take(&mut feeder.world.write(), grant(2, &bad));
+    feeder.take_all([grant(2, &bad)]);
     feeder.listed("3").await;
     assert_eq!(known(&feeder), Some(1), "it is there, and can't be read");
     let told: Vec<_> = skipped.lock().unwrap().iter().map(|s| (s.key.to_string(), s.uid.clone())).collect();
@@ -53,4 +53,19 @@ async fn an_object_that_parses_and_can_not_be_understood_is_kept_and_goes_like_a
     assert!(skipped.lock().unwrap()[0].problem.contains("spec.agents"));
     feeder.delete(grant(4, &bad));
     assert_eq!((known(&feeder), skipped.lock().unwrap().len()), (None, 2));
+}
+
+#[tokio::test]
+async fn one_that_was_made_anew_and_can_not_be_understood_keeps_no_dead_one() {
+    let (feeder, skipped) = feeder();
+    feeder.take_all([grant(1, &json!({"names": ["a"]}))]);
+    let anew = json!({
+        "metadata": {"name": "g", "namespace": "ns", "uid": UID.replace('1', "2"), "resourceVersion": "3"},
+        "spec": {"agents": {}, "resource": "r", "application": {}},
+    });
+    feeder.world.write().begin_list(&Source::Grants);
+    feeder.take_all([serde_json::from_value::<WireGrant>(anew).unwrap()]);
+    feeder.listed("4").await;
+    assert!(feeder.world.read().grant(&Key::new("ns", "g")).is_none());
+    assert_eq!(skipped.lock().unwrap().len(), 1);
 }

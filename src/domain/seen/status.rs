@@ -126,6 +126,7 @@ fn recorded(grant: &GrantStatus) -> Option<Recorded> {
         scopes: texts(&grant.scopes),
         rest: grant.digest.as_deref()?.parse().ok()?,
         at: grant.status_index.as_ref()?.try_into().ok()?,
+        unbound: matches!(grant.reason(), Some(Reason::Internal | Reason::ForeignObject)),
     })
 }
 

@@ -233,10 +233,10 @@ impl World {
         }
     }
 
-    /// Keeps what is known of an object that could not be read.
-    pub fn keep(&mut self, source: &Source, key: &Key) {
+    /// Keeps what is known of an object that could not be read, if it is the one of this UID, or its UID can't be read.
+    pub fn keep(&mut self, source: &Source, key: &Key, uid: Option<Uid>) {
         if let Some(table) = self.table_mut(source) {
-            table.keep(key);
+            table.keep(key, uid);
         }
     }
 

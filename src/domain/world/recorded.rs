@@ -91,12 +91,13 @@ impl Lists {
         if self.believed == Some(open) {
             return false;
         }
-        self.believed = Some(open);
+        let moved = self.believed.replace(open).is_some_and(|old| old.list == open.list);
         if let Some(list) = self.lists.get_mut(&open.list) {
             list.retain(|index, h| !matches!(h, Holders::Gone) || *index >= open.mark);
         }
         self.lists.retain(|id, list| {
-            if *id != open.list {
+            // Where the same list goes on, the mark of the one that follows may still be on its way.
+            if *id != open.list && !moved {
                 list.retain(|_, h| !matches!(h, Holders::Gone));
             }
             !list.is_empty()

@@ -204,7 +204,8 @@ impl World {
     }
 
     /// The sources whose first list is to be waited for before anybody is answered: all, but one that only some answers
-    /// need (a kind that may be bound, ClusterRoles) may be missing for good, and is waited for only until a try has failed.
+    /// need (a kind that may be bound, ClusterRoles) may be missing for good, and is waited for only until it is refused or not
+    /// served, or its own API server does not answer.
     /// Pods and the hops to their workloads all answers need: they tell who asks.
     #[must_use]
     pub fn awaited(&self) -> Vec<Source> {
@@ -213,7 +214,13 @@ impl World {
             source => self.core().contains(source),
         };
         let awaited = |(source, state): (Source, SourceState)| {
-            (!state.synced && (state.lost.is_none() || needed(&source))).then_some(source)
+            let coming = match state.lost {
+                None => true,
+                // The cluster's own API server: whoever asks it waits for all.
+                Some(Lost::Unreachable) => source.is_of_etcd(),
+                Some(Lost::NotServed | Lost::Forbidden) => false,
+            };
+            (!state.synced && (coming || needed(&source))).then_some(source)
         };
         self.sources().into_iter().filter_map(awaited).collect()
     }

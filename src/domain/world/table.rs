@@ -77,8 +77,9 @@ pub(crate) trait Listing {
     fn ahead(&self) -> Option<(u64, u64)>;
     /// Notes how far the watch has come.
     fn reached(&mut self, version: u64);
-    /// Keeps an object through the running relist although it could not be read this time.
-    fn keep(&mut self, key: &Key);
+    /// Keeps an object through the running relist although it could not be read this time; not one whose name another
+    /// UID has by now.
+    fn keep(&mut self, key: &Key, uid: Option<Uid>);
 }
 
 impl<T> Default for Table<T> {
@@ -170,8 +171,9 @@ impl<T: Seen> Listing for Table<T> {
         self.newest = self.newest.max(version);
     }
 
-    fn keep(&mut self, key: &Key) {
-        if let Some(entry) = self.entries.get_mut(key) {
+    fn keep(&mut self, key: &Key, uid: Option<Uid>) {
+        let known = self.entries.get_mut(key);
+        if let Some(entry) = known.filter(|e| uid.is_none_or(|uid| e.object.meta().uid == uid)) {
             entry.epoch = self.epoch;
         }
     }
@@ -233,7 +235,7 @@ mod tests {
         assert!(t.missing(7).is_empty());
         assert_eq!(t.ahead(), None);
         t.begin_list();
-        t.keep(&Key::new("", "a"));
+        t.keep(&Key::new("", "a"), Some(Uid(1)));
         assert!(t.missing(7).is_empty());
         // The answer to a write comes late, while the list runs that no longer holds the object.
         t.begin_list();

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Unit, World};
-use crate::api::Reason;
 use crate::domain::{Agent, Decision, GrantDecision, Key, Refusal, Standing, Uid};
 
 /// What came of writing the RoleBindings of one grant in one namespace.
@@ -34,12 +33,10 @@ impl Tried {
 }
 
 impl Agent {
-    /// Whether its status says that a right on the cluster is not in force.
+    /// Whether its status says that a right on the cluster, by this grant, is not in force.
     #[must_use]
-    pub fn says_unbound(&self) -> bool {
-        self.status.condition("GrantsHeld").is_some_and(|c| {
-            c.status == Some(false) && matches!(c.reason, Some(Reason::Internal | Reason::ForeignObject))
-        })
+    pub fn says_unbound(&self, grant: Uid) -> bool {
+        self.status.recorded(grant).is_some_and(|r| r.unbound)
     }
 }
 
@@ -79,7 +76,7 @@ impl World {
                 .roles
                 .values()
                 .flatten()
-                .filter(|a| self.agent_of_uid(**a).is_some_and(Agent::says_unbound));
+                .filter(|a| self.agent_of_uid(**a).is_some_and(|a| a.says_unbound(unit.grant)));
             touched.extend(waiting.copied());
         }
         let touched: Vec<Key> =
@@ -105,8 +102,7 @@ impl World {
     /// again: what is said then stands. An agent that is stopped holds nothing, tried or not: that is said at once.
     pub(in crate::domain) fn is_untried(&self, agent: &Agent, decision: &Decision) -> bool {
         matches!(decision.standing, Standing::Allowed)
-            && agent.says_unbound()
-            && decision.grants.iter().any(|g| {
+            && decision.grants.iter().filter(|g| agent.says_unbound(g.uid)).any(|g| {
                 let unit = Unit { namespace: agent.meta.key.namespace.clone(), grant: g.uid };
                 let roles = g.held.as_ref().filter(|h| h.kubernetes).map(|h| &h.roles);
                 roles.is_some_and(|r| !r.is_empty())

@@ -1,7 +1,7 @@
 //! When a new ring may take the place of one that can't be used, without a person's asking for it. Pure.
 //!
-//! Invariant: not while a token may live that the old ring signed. Those in Secrets are seen; those that were bought on
-//! demand are not, and whoever sells them may go on with a ring that is still there.
+//! Invariant: not while a token may live that the old ring signed, as far as Secrets and the Lease tell. Those in Secrets are
+//! seen; those that were bought on demand are not, and whoever sells them may go on with a ring that is still there.
 
 use std::fmt;
 
