@@ -361,6 +361,9 @@ with_apiserver() { # stop SIGNAL | start
   if [ "$1" = stop ]; then stop "$2" kube-apiserver; return; fi
   start kube-apiserver
   await kube-apiserver 120 "the API server" kube-apiserver_ready
+  # They end where the API server goes while they begin; a kubelet would start them again.
+  start kube-controller-manager
+  start kube-scheduler
 }
 
 signal_etcd() { # SIGNAL
