@@ -57,7 +57,8 @@ enum KeysCommand {
     Rotate,
     /// Take a key out at once and mint everything that it signed anew
     Revoke {
-        /// The key's id, as `agentid keys status` shows it
+        /// The key's id, as `agentid keys status` shows it; behind -- in a script, since it may begin with a hyphen
+        #[arg(allow_hyphen_values = true)]
         kid: String,
         /// Do it; without this, only say what it would hit
         #[arg(long, short)]

@@ -292,6 +292,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_id_may_begin_with_a_hyphen() {
+        for words in [["-dKb8", "--dry-run"].as_slice(), &["--yes", "-dKb8"], &["--yes", "--", "-yes"]] {
+            let line = ["agentid", "keys", "revoke"].iter().chain(words);
+            assert!(Cli::try_parse_from(line).is_ok(), "{words:?}");
+        }
+    }
+
+    #[test]
     fn where_a_namespace_is_asked_for_it_is_asked_for_as_kubectl_does() {
         fn look(command: &clap::Command) {
             for arg in command.get_arguments() {

@@ -96,9 +96,9 @@ async fn rotations_strand_no_live_token_and_a_revoked_key_is_gone() {
     // A scheduled one flows in with renewals; a revoked key is out at once.
     let token = files(&ns, "a0-agentid").await.unwrap()["identity.jwt"].clone();
     let kid = agentid::crypto::inspect(&token).unwrap().header["kid"].as_str().unwrap().to_owned();
-    let (code, said) = keys(cp, "agentid-rotation", &["revoke", &kid]);
+    let (code, said) = keys(cp, "agentid-rotation", &["revoke", "--", &kid]);
     assert!(code == 0 && said.contains("nothing was done"), "{said}");
-    let (code, said) = keys(cp, "agentid-rotation", &["revoke", &kid, "--yes"]);
+    let (code, said) = keys(cp, "agentid-rotation", &["revoke", "--yes", "--", &kid]);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("minted anew in"), "{said}");
     let set = jwks(&ns).await;
