@@ -3,28 +3,22 @@
 //! Invariant: commands never touch a key. They ask the leader, by an annotation on the key Secret, and wait for
 //! its answer.
 
+mod ask;
+
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, ListParams, PartialObjectMeta};
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use self::ask::{PATIENCE, Report, ask, follow, signed_by};
 use super::connection::Connection;
 use super::look::{LookError, Output, documents, print};
-use crate::api::{SECRET_TYPE, annotation, format_seconds};
-use crate::cluster::client::{CallError, ClientError, connect, timed};
-use crate::cluster::keystore::{
-    KeyStore, KeyringError, KeysAnswer, KeysRequest, Loaded, Operation, Outcome, Stored,
-};
+use crate::api::format_seconds;
+use crate::cluster::client::{CallError, ClientError, connect};
+use crate::cluster::keystore::{KeyStore, KeyringError, KeysRequest, Loaded, Operation};
 use crate::domain::keyring::{KeyRecord, KeySlot, Purpose, Stage, Times};
-
-/// How long the leader may take to answer: it looks every two seconds, and a takeover takes fifteen.
-const PATIENCE: Duration = Duration::from_secs(40);
-const POLL: Duration = Duration::from_millis(300);
 
 /// Look at the signing keys, rotate or revoke them
 #[derive(Debug, Args)]
@@ -54,7 +48,11 @@ enum KeysCommand {
     /// Let the next keys sign as soon as every verifier has had the time to learn of them.
     ///
     /// Nothing is minted anew: tokens of the new keys come with renewals. `agentid rotate` mints them now, at a pace.
-    Rotate,
+    Rotate {
+        /// The form of the output
+        #[arg(long, short, value_parser = documents(), default_value = "text")]
+        output: Output,
+    },
     /// Take a key out at once and mint everything that it signed anew
     Revoke {
         /// The key's id, as `agentid keys status` shows it; behind -- in a script, since it may begin with a hyphen
@@ -66,6 +64,9 @@ enum KeysCommand {
         /// Only say what it would hit, which is what is done without --yes
         #[arg(long, conflicts_with = "yes")]
         dry_run: bool,
+        /// The form of the output
+        #[arg(long, short, value_parser = documents(), default_value = "text")]
+        output: Output,
     },
     /// Throw every key away and make new ones: only when the ring is lost or damaged for good
     Reset {
@@ -75,6 +76,9 @@ enum KeysCommand {
         /// Only say what it would hit, which is what is done without --yes
         #[arg(long, conflicts_with = "yes")]
         dry_run: bool,
+        /// The form of the output
+        #[arg(long, short, value_parser = documents(), default_value = "text")]
+        output: Output,
     },
 }
 
@@ -124,114 +128,44 @@ impl KeysArgs {
                 let text = |_: &Value| table(&loaded, times, Timestamp::now());
                 Ok(print(output, &document(&loaded, times), text)?)
             }
-            KeysCommand::Rotate => {
-                ask(&store, KeysRequest::new(Operation::Rotate, None, Timestamp::now())).await
+            KeysCommand::Rotate { output } => {
+                let mut report = Report::new(Operation::Rotate);
+                ask(&store, KeysRequest::new(Operation::Rotate, None, Timestamp::now()), &mut report).await?;
+                Ok(print(output, &report, Report::text)?)
             }
-            KeysCommand::Revoke { kid, yes, dry_run: _ } => {
+            KeysCommand::Revoke { kid, yes, dry_run: _, output } => {
                 let loaded = store.load().await?;
                 if !loaded.ring.keys.iter().any(|k| k.kid == kid) {
                     return Err(KeysError::NoSuchKey(kid));
                 }
-                let hit = signed_by(&clients.write, |kids| kids.split(',').any(|k| k == kid)).await?;
-                println!("{kid} signed tokens in {hit} Secrets");
-                if !yes {
-                    println!(
-                        "nothing was done: with --yes it goes out of the key sets at once, verifiers refuse these \
-                         tokens as soon as they fetch them, and all are minted anew"
-                    );
-                    return Ok(());
+                let such = |kids: &str| kids.split(',').any(|k| k == kid);
+                let mut report = Report::new(Operation::Revoke);
+                let hit = signed_by(&clients.write, such).await?;
+                report.key = Some(kid.clone());
+                report.secrets = Some(hit);
+                if yes {
+                    let request = KeysRequest::new(Operation::Revoke, Some(kid.clone()), Timestamp::now());
+                    ask(&store, request, &mut report).await?;
+                    report.seconds = Some(follow(&clients.write, hit, such).await?);
                 }
-                let request = KeysRequest::new(Operation::Revoke, Some(kid.clone()), Timestamp::now());
-                ask(&store, request).await?;
-                follow(&clients.write, hit, |kids| kids.split(',').any(|k| k == kid)).await
+                Ok(print(output, &report, Report::text)?)
             }
-            KeysCommand::Reset { yes, dry_run: _ } => {
+            KeysCommand::Reset { yes, dry_run: _, output } => {
+                let mut report = Report::new(Operation::Reset);
                 let before = signed_by(&clients.write, |kids| !kids.is_empty()).await?;
-                println!("{before} Secrets hold tokens");
-                if !yes {
-                    println!(
-                        "nothing was done: with --yes every key is thrown away, new ones are made and published, \
-                         and all tokens are minted anew; restore the Secret from a backup instead if there is one"
-                    );
-                    return Ok(());
+                report.secrets = Some(before);
+                if yes {
+                    let request = KeysRequest::new(Operation::Reset, None, Timestamp::now());
+                    ask(&store, request, &mut report).await?;
+                    let loaded = store.load().await?;
+                    let new: Vec<String> = loaded.ring.keys.iter().map(|k| k.kid.clone()).collect();
+                    let old =
+                        |kids: &str| !kids.is_empty() && kids.split(',').any(|k| !new.iter().any(|n| n == k));
+                    report.seconds = Some(follow(&clients.write, before, old).await?);
                 }
-                ask(&store, KeysRequest::new(Operation::Reset, None, Timestamp::now())).await?;
-                let loaded = store.load().await?;
-                let new: Vec<String> = loaded.ring.keys.iter().map(|k| k.kid.clone()).collect();
-                follow(&clients.write, before, |kids| {
-                    !kids.is_empty() && kids.split(',').any(|k| !new.iter().any(|n| n == k))
-                })
-                .await
+                Ok(print(output, &report, Report::text)?)
             }
         }
-    }
-}
-
-/// Asks the leader and waits for its answer.
-async fn ask(store: &KeyStore, request: KeysRequest) -> Result<(), KeysError> {
-    store.ask(&request).await?;
-    eprintln!("asked the leader; waiting for its answer");
-    let answered = async {
-        loop {
-            if let Ok(Some(Stored { answer: Some(answer), .. })) = store.fetch().await
-                && answer.id == request.id
-            {
-                return answer;
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    let KeysAnswer { outcome, message, .. } =
-        tokio::time::timeout(PATIENCE, answered).await.map_err(|_| KeysError::NoAnswer)?;
-    match outcome {
-        Outcome::Done => println!("done: {message}"),
-        Outcome::Scheduled => println!("scheduled: {message}"),
-        Outcome::Refused => return Err(KeysError::Refused(message)),
-    }
-    Ok(())
-}
-
-/// How many Secrets of ours hold tokens of such keys.
-async fn signed_by(client: &kube::Client, such: impl Fn(&str) -> bool) -> Result<usize, CallError> {
-    let secrets: Api<PartialObjectMeta<Secret>> = Api::all(client.clone());
-    let mut params = ListParams::default().fields(&format!("type={SECRET_TYPE}")).limit(500);
-    let mut count = 0;
-    loop {
-        let page = timed(secrets.list(&params)).await?;
-        count += page
-            .items
-            .iter()
-            .filter_map(|s| s.metadata.annotations.as_ref()?.get(annotation::KEY_IDS))
-            .filter(|kids| such(kids))
-            .count();
-        match page.metadata.continue_.filter(|c| !c.is_empty()) {
-            Some(next) => params.continue_token = Some(next),
-            None => return Ok(count),
-        }
-    }
-}
-
-/// Shows how the minting of what a key had signed goes on, until all is done.
-async fn follow(client: &kube::Client, all: usize, such: impl Fn(&str) -> bool) -> Result<(), KeysError> {
-    let began = std::time::Instant::now();
-    let mut last = usize::MAX;
-    loop {
-        let left = signed_by(client, &such).await?;
-        if left == 0 {
-            println!("all tokens were minted anew in {:.1}s", began.elapsed().as_secs_f32());
-            return Ok(());
-        }
-        let done = all.saturating_sub(left);
-        if left != last {
-            #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
-            let pace = done as f32 / began.elapsed().as_secs_f32().max(0.1);
-            #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
-            let eta =
-                if pace > 0.0 { format!(", about {:.0}s more", left as f32 / pace) } else { String::new() };
-            eprintln!("{done} of {all} Secrets minted anew{eta}");
-            last = left;
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
