@@ -183,8 +183,7 @@ impl Feeder {
                     }
                 }
                 Signal::Listed(revision) => {
-                    if let Some(proof) = self.older_than_known(&revision).filter(|_| self.source.is_of_etcd())
-                    {
+                    if let Some(proof) = self.older_than_known(&revision) {
                         return self.world.give_up(proof);
                     }
                     self.listed(&revision).await;
@@ -217,7 +216,7 @@ impl Feeder {
     /// Whether a list held an object as it was before it was what we know: a backup can be restored with its
     /// revision raised, so that the list itself is not behind.
     fn older_than_known(&self, revision: &str) -> Option<Rewound> {
-        let (now, known) = self.world.read().ahead(&self.source)?;
+        let (now, known) = self.world.read().ahead(&self.source).filter(|_| self.source.is_of_etcd())?;
         let listed: u64 = revision.parse().ok()?;
         // What is newer than the list is the answer to a write of ours.
         (known <= listed).then(|| Rewound { what: What::Object(self.source.to_string()), known, now })

@@ -1,35 +1,16 @@
 //! The operator does all its work inside the fence, as its own service account.
 
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Api;
 use kube::api::DeleteParams;
-use kube::config::Kubeconfig;
 use serde_json::json;
 
-use crate::common::{ControlPlane, Namespace, Operator, Setup, condition, eventually, target_dir, unique};
+use crate::common::{Namespace, Operator, Setup, condition, eventually};
 use crate::{ALL, OPERATOR, aid, alone, annotation, one, person};
 
 const LATER: Duration = Duration::from_secs(60);
-
-/// A kubeconfig with which an administrator acts as the operator's service account.
-fn kubeconfig(cp: &ControlPlane) -> PathBuf {
-    let mut config = Kubeconfig::read_from(&cp.kubeconfig).unwrap();
-    for user in &mut config.auth_infos {
-        let user = user.auth_info.as_mut().unwrap();
-        user.impersonate = Some(OPERATOR.to_owned());
-        user.impersonate_groups =
-            Some(["system:serviceaccounts", "system:authenticated", ALL].map(str::to_owned).into());
-    }
-    let path = target_dir().join("test-logs").join(format!("operator-{}.kubeconfig", unique()));
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
-    serde_json::to_writer(file, &config).unwrap();
-    path
-}
 
 async fn ready(ns: &Namespace, name: &str) {
     eventually(format!("{name} is Ready"), LATER, || async {
@@ -45,7 +26,7 @@ async fn ready(ns: &Namespace, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_works_inside_the_fence() {
     let (cp, _turn) = alone().await;
-    let config = kubeconfig(cp);
+    let config = cp.kubeconfig_as(OPERATOR, &["system:serviceaccounts", "system:authenticated", ALL]);
     let operator = Operator::start(cp, Setup { kubeconfig: Some(config.clone()), ..Setup::default() }).await;
     let ns = Namespace::for_pods(cp, "working").await;
     let ann = person(cp, "ann").await;

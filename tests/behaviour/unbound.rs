@@ -1,13 +1,9 @@
 //! Rights on the cluster that the API server does not let the operator give: said where they are looked for, and given
 //! as soon as they can be. On a control plane of its own, by an operator without the rights of an administrator.
 
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use kube::config::Kubeconfig;
-
-use crate::common::{ControlPlane, Operator, Setup, audit, target_dir, unique};
+use crate::common::{ControlPlane, Operator, Setup, audit};
 use crate::kit::*;
 use crate::kubernetes::{bound, can, cluster, grant_role, role};
 
@@ -36,27 +32,12 @@ fn given(name: &str, rules: &str) -> String {
     )
 }
 
-/// A kubeconfig with which an administrator acts as that user.
-fn kubeconfig(cp: &ControlPlane) -> PathBuf {
-    let mut config = Kubeconfig::read_from(&cp.kubeconfig).unwrap();
-    for user in &mut config.auth_infos {
-        let user = user.auth_info.as_mut().unwrap();
-        user.impersonate = Some(USER.to_owned());
-        user.impersonate_groups = Some(vec!["system:authenticated".to_owned()]);
-    }
-    let path = target_dir().join("test-logs").join(format!("operator-{}.kubeconfig", unique()));
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
-    serde_json::to_writer(file, &config).unwrap();
-    path
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_may_not_be_bound_is_told_to_its_holders_until_it_may() {
     let cp = ControlPlane::private("kube-unbound");
     let t = Test::on(&cp, "kube-unbound").await;
     t.apply(&given("behave-operator", RULES)).await;
-    let config = kubeconfig(&cp);
+    let config = cp.kubeconfig_as(USER, &["system:authenticated"]);
     let setup = Setup {
         configuration: Setup::default().configuration + "kubernetes: {bindableRoles: [behave-unbound]}\n",
         kubeconfig: Some(config.clone()),

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-use super::target_dir;
+use super::{target_dir, unique};
 
 /// A Kubernetes API server with controllers, with the CustomResourceDefinitions of this version.
 pub struct ControlPlane {
@@ -112,6 +112,21 @@ impl ControlPlane {
     pub async fn config(&self) -> Config {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
+    }
+
+    /// A new kubeconfig with which an administrator acts as a user of these groups; only its owner may read it.
+    pub fn kubeconfig_as(&self, user: &str, groups: &[&str]) -> PathBuf {
+        let mut config = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        for auth in &mut config.auth_infos {
+            let auth = auth.auth_info.as_mut().unwrap();
+            auth.impersonate = Some(user.to_owned());
+            auth.impersonate_groups = Some(groups.iter().map(|g| (*g).to_owned()).collect());
+        }
+        let path = target_dir().join("test-logs").join(format!("as-{}.kubeconfig", unique()));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
+        serde_json::to_writer(file, &config).unwrap();
+        path
     }
 
     /// Runs kubectl; gives what it printed.

@@ -1,12 +1,9 @@
 //! The token service while its neighbours are away: it issues without a leader and without an API server, until what it
 //! knows is older than `maxStale`; then it fails closed, and comes back by itself. What it may not see it does not call gone.
 
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use kube::config::Kubeconfig;
 use serde_json::Value;
 
 use crate::common::{ControlPlane, Namespace, eventually, http_get, target_dir, unique};
@@ -137,21 +134,6 @@ subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: {BLIND}}}]
     )
 }
 
-/// A kubeconfig with which an administrator acts as that user.
-fn blind(cp: &ControlPlane) -> PathBuf {
-    let mut config = Kubeconfig::read_from(&cp.kubeconfig).unwrap();
-    for user in &mut config.auth_infos {
-        let user = user.auth_info.as_mut().unwrap();
-        user.impersonate = Some(BLIND.to_owned());
-        user.impersonate_groups = Some(vec!["system:authenticated".to_owned()]);
-    }
-    let path = target_dir().join("test-logs").join(format!("blind-{}.kubeconfig", unique()));
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
-    serde_json::to_writer(file, &config).unwrap();
-    path
-}
-
 /// One round of the sidecar: its exit code.
 fn sidecar(service: &Service, token: &str) -> Option<i32> {
     let directory = target_dir().join("test-logs").join(format!("sidecar-{}", unique()));
@@ -186,7 +168,7 @@ async fn a_pod_that_it_may_not_see_is_not_gone() {
     let sa = pods_token(cp, &ns.name, &town.issuer, "runner", "p");
     let issued = std::time::Instant::now();
     ns.apply(&rules("namespaces, serviceaccounts, secrets")).await;
-    town.kubeconfig = Some(blind(cp));
+    town.kubeconfig = Some(cp.kubeconfig_as(BLIND, &["system:authenticated"]));
     let listen = town.issuer.trim_start_matches("https://");
     let service = town.spawn_at(cp, listen, town.ca(cp).await, "info,agentid=debug");
     eventually("it waits for pods alone", SOON, || async {

@@ -77,7 +77,7 @@ impl Cluster {
         !object.unselected && !object.finished && exact.is_none_or(|u| u == object.meta.uid.to_string())
     }
 
-    /// The grants that speak of an agent and are not over, those that come first first.
+    /// The grants that speak of an agent, are not over and have their file to themselves, those that come first first.
     fn oracle_grants(&self, agent: &AgentIdentity) -> Vec<AgentGrant> {
         let of_namespace = self.grants.values().filter(|g| g.metadata.namespace == agent.metadata.namespace);
         let mut grants: Vec<_> = of_namespace.cloned().collect();
@@ -93,6 +93,9 @@ impl Cluster {
             let over = ends.into_iter().flatten().any(|end| end <= self.now);
             !over && (named || selected)
         });
+        // Of those with one file the first has it; the others are refused as a whole.
+        let mut taken = BTreeSet::new();
+        grants.retain(|g| g.spec.secret_key.as_ref().is_none_or(|file| taken.insert(file.clone())));
         grants
     }
 
@@ -103,10 +106,9 @@ impl Cluster {
     /// The files that an agent must have beside its identity token.
     pub fn oracle_files(&self, agent: &AgentIdentity) -> BTreeMap<String, Held> {
         let mut files = BTreeMap::new();
-        let mut taken = BTreeSet::new();
         for grant in self.oracle_grants(agent) {
             let Some(file) = &grant.spec.secret_key else { continue };
-            if !taken.insert(file.clone()) || !self.oracle_begun(&grant) {
+            if !self.oracle_begun(&grant) {
                 continue;
             }
             if let Some(held) = self.oracle_held(agent, &grant)
