@@ -46,6 +46,16 @@ impl Cluster {
                 && let Some(why) = self.unbindable.get(&*wanted.role)
             {
                 unbound.insert(wanted.role.clone(), Some(why.clone()));
+                // Nobody keeps a right because it can't be taken from him alone.
+                if let BindingStep::Update(uid, wanted) = &step
+                    && let left = uids(&wanted.subjects)
+                    && let Some(had) = self.bindings.get(&wanted.key)
+                    && had.subjects.iter().any(|agent| !left.contains(agent))
+                {
+                    self.writes.bindings += 1;
+                    self.delete(&Source::Bindings, &wanted.key);
+                    self.world.remove(&Source::Bindings, &wanted.key, *uid, 0);
+                }
                 continue;
             }
             self.writes.bindings += 1;
